@@ -1,0 +1,433 @@
+"""Configurations: frozen dataclasses, checked once when they are made.
+
+A `Config` says everything that a run depends on. It is written to
+`config.json` in the run's folder, read back by `from_json`, and changed on the
+command line by `--set generator.latent_dim=128`.
+
+Every mistake is a `ConfigError` with one sentence that names the field, the
+rule and the value. This module imports no TensorFlow.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from dataclasses import field
+
+from transgan_tf.checked import Checked
+from transgan_tf.checked import ConfigError
+from transgan_tf.checked import assign
+from transgan_tf.checked import convert
+from transgan_tf.checked import require
+from transgan_tf.checked import require_choice
+
+NORMS = ("layer_norm", "token_scaling")
+UPSAMPLES = ("bicubic", "pixel_shuffle")
+LOSSES = ("wgan_gp", "hinge", "non_saturating_r1")
+AUGMENTATIONS = (
+    "translation",
+    "cutout",
+    "color",
+    "erase_ratio",
+    "stl_erase_ratio",
+)
+PRECISIONS = ("float32", "bfloat16", "float16")
+STRATEGIES = ("auto", "mirrored", "none")
+
+# Grid self-attention is used above this resolution, in windows of this side
+# (the authors' issue #32 and their 256 px networks).
+LARGEST_GLOBAL_RESOLUTION = 32
+DEFAULT_WINDOW = 16
+
+
+@dataclass(frozen=True)
+class Stage(Checked):
+    """One stage of a network: blocks of one width on a map of one resolution.
+
+    Attributes:
+        resolution: side of the square map in tokens.
+        width: channels of a token.
+        depth: number of transformer blocks.
+        window: side of the attention windows; equal to `resolution` for global
+            attention. Left out, it is global up to 32 and 16 above.
+        global_blocks: how many of the last blocks attend over the whole map
+            whatever the window (the Church discriminator's `blocks_11`).
+        upsample: how a generator's tokens come into the stage, `"bicubic"`
+            (same width) or `"pixel_shuffle"` (a quarter of it). None for a
+            generator's first stage and throughout a discriminator.
+    """
+
+    resolution: int
+    width: int
+    depth: int
+    window: int | None = None
+    global_blocks: int = 0
+    upsample: str | None = None
+
+    prefix = "stage"
+
+    def check(self):
+        self.require_at_least(1, "resolution", "width")
+        self.require_at_least(0, "depth", "global_blocks")
+        if self.window is None:
+            small = self.resolution <= LARGEST_GLOBAL_RESOLUTION
+            window = self.resolution if small else DEFAULT_WINDOW
+            object.__setattr__(self, "window", window)
+        self.require_at_least(1, "window")
+        rule = f"must divide the map's resolution {self.resolution}"
+        divides = self.resolution % self.window == 0
+        require(divides, "stage.window", rule, self.window)
+        rule = f"must not exceed the stage's depth {self.depth}"
+        enough = self.global_blocks <= self.depth
+        require(enough, "stage.global_blocks", rule, self.global_blocks)
+
+    def block_windows(self) -> tuple[int, ...]:
+        """Returns the attention window of each block, in order."""
+        local = self.depth - self.global_blocks
+        windows = [self.window] * local
+        return tuple(windows + [self.resolution] * self.global_blocks)
+
+
+@dataclass(frozen=True)
+class NetworkConfig(Checked):
+    """What both networks have.
+
+    Attributes:
+        stages: the rows that the network is built from, in the data's order.
+        channels: 3 for colour images, 1 for grey ones.
+        heads: attention heads of every block; each width is divisible by it.
+        mlp_ratio: hidden width of a block's MLP over the block's width.
+        norm: `"layer_norm"` or `"token_scaling"` (the paper's modified
+            normalization).
+        relative_position: whether attention has relative position encoding.
+        attention_noise: whether every attention has a learned noise strength.
+    """
+
+    stages: tuple[Stage, ...]
+    channels: int = 3
+    heads: int = 4
+    mlp_ratio: int = 4
+    norm: str = "layer_norm"
+    relative_position: bool = True
+    attention_noise: bool = False
+
+    def check(self):
+        self.require_at_least(1, "heads", "mlp_ratio")
+        require(
+            self.channels in (1, 3),
+            self.field("channels"),
+            "must be 1 (grey) or 3 (colour)",
+            self.channels,
+        )
+        require_choice(self.field("norm"), self.norm, NORMS)
+        require(
+            len(self.stages) > 0,
+            self.field("stages"),
+            "must have at least one stage",
+            self.stages,
+        )
+        for index, stage in enumerate(self.stages):
+            require(
+                stage.width % self.heads == 0,
+                self.stage_field(index, "width"),
+                f"must be divisible by {self.field('heads')} = {self.heads}",
+                stage.width,
+            )
+
+    def stage_field(self, index: int, name: str) -> str:
+        return f"{self.field('stages')}[{index}].{name}"
+
+
+@dataclass(frozen=True)
+class GeneratorConfig(NetworkConfig):
+    """A generator: latent -> first map -> stages that double it -> RGB.
+
+    Attributes:
+        latent_dim: width of the latent z.
+    """
+
+    latent_dim: int = 512
+
+    prefix = "generator"
+
+    @property
+    def image_size(self) -> int:
+        return self.stages[-1].resolution
+
+    def check(self):
+        super().check()
+        self.require_at_least(1, "latent_dim")
+        require(
+            self.stages[0].upsample is None,
+            self.stage_field(0, "upsample"),
+            "must be left out, since the first stage is made from the latent",
+            self.stages[0].upsample,
+        )
+        for index in range(1, len(self.stages)):
+            self._check_upsampling(index)
+
+    def _check_upsampling(self, index):
+        before, stage = self.stages[index - 1], self.stages[index]
+        name = self.stage_field(index, "upsample")
+        require_choice(name, stage.upsample or "nothing", UPSAMPLES)
+        require(
+            stage.resolution == 2 * before.resolution,
+            self.stage_field(index, "resolution"),
+            f"must be twice the resolution before it, {2 * before.resolution}",
+            stage.resolution,
+        )
+        shrink = {"bicubic": 1, "pixel_shuffle": 4}[stage.upsample]
+        require(
+            stage.width * shrink == before.width,
+            self.stage_field(index, "width"),
+            f"must be the width before it, {before.width}, divided by "
+            f"{shrink} ({stage.upsample})",
+            stage.width,
+        )
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig(NetworkConfig):
+    """A multi-scale discriminator.
+
+    The image is embedded once per stage, in patches of side `image_size /
+    resolution`. The first stage's embedding has the stage's width; each later
+    one has the difference of the widths and joins the pooled tokens.
+
+    Attributes:
+        image_size: side of the square images in pixels.
+    """
+
+    image_size: int = 32
+
+    prefix = "discriminator"
+
+    def patch_size(self, index: int) -> int:
+        """Returns the side in pixels of the patches of stage `index`."""
+        return self.image_size // self.stages[index].resolution
+
+    def embedding_width(self, index: int) -> int:
+        """Returns the channels that stage `index` takes from the image."""
+        before = self.stages[index - 1].width if index else 0
+        return self.stages[index].width - before
+
+    def check(self):
+        super().check()
+        self.require_at_least(1, "image_size")
+        for index, stage in enumerate(self.stages):
+            require(
+                stage.upsample is None,
+                self.stage_field(index, "upsample"),
+                "must be left out in a discriminator",
+                stage.upsample,
+            )
+            require(
+                self.image_size % stage.resolution == 0,
+                self.stage_field(index, "resolution"),
+                f"must divide discriminator.image_size = {self.image_size}",
+                stage.resolution,
+            )
+            if index:
+                self._check_pooling(index)
+
+    def _check_pooling(self, index):
+        before, stage = self.stages[index - 1], self.stages[index]
+        require(
+            stage.resolution * 2 == before.resolution,
+            self.stage_field(index, "resolution"),
+            f"must be half the resolution before it, {before.resolution}",
+            stage.resolution,
+        )
+        require(
+            stage.width > before.width,
+            self.stage_field(index, "width"),
+            f"must exceed the width before it, {before.width}, by the "
+            "channels of the stage's own patches",
+            stage.width,
+        )
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Checked):
+    """The recipe. A step is one generator update and its critic updates.
+
+    Attributes:
+        steps: generator updates of the whole run.
+        batch_size: real images of one discriminator update, over all replicas
+            and micro-batches.
+        generator_batch_factor: the generator's batch is this many times
+            `batch_size` (the authors': 128 against 64).
+        n_critic: discriminator updates before each generator update.
+        accumulation: micro-batches that a discriminator batch is split into.
+        generator_accumulation: the same for the generator's batch.
+        loss: `"wgan_gp"`, `"hinge"` or `"non_saturating_r1"`.
+        penalty_weight: weight of the loss's gradient penalty.
+        drift_weight: weight of `mean(D(real))**2` (WGAN-GP alone).
+        generator_learning_rate, discriminator_learning_rate: Adam's.
+        beta_1, beta_2, epsilon: Adam's.
+        linear_decay: whether both rates fall linearly to 0 at `steps`.
+        clip_norm: global norm that each network's gradients are clipped to.
+        augmentation: comma-separated policy of differentiable augmentation;
+            empty for none.
+        horizontal_flip: whether real images are mirrored at random.
+        ema_images: half-life in images of the generator's moving average.
+        ema_warmup: the half-life is at most this share of the images seen.
+        ema_beta: a fixed decay instead of the two above.
+        seed: of every random draw.
+        precision: type of the matrix multiplications.
+        jit: whether the gradient functions are compiled by XLA.
+        strategy: `"auto"`, `"mirrored"` or `"none"`.
+        checkpoint_every_steps, keep_checkpoints: how often, and how many.
+        log_every_steps, sample_every_steps: how often curves and grids are
+            written.
+    """
+
+    steps: int = 500_000
+    batch_size: int = 64
+    generator_batch_factor: int = 2
+    n_critic: int = 4
+    accumulation: int = 1
+    generator_accumulation: int = 1
+    loss: str = "wgan_gp"
+    penalty_weight: float = 10.0
+    drift_weight: float = 1e-3
+    generator_learning_rate: float = 1e-4
+    discriminator_learning_rate: float = 1e-4
+    beta_1: float = 0.0
+    beta_2: float = 0.99
+    epsilon: float = 1e-8
+    linear_decay: bool = False
+    clip_norm: float = 5.0
+    augmentation: str = "translation,cutout,color"
+    horizontal_flip: bool = True
+    ema_images: int = 500_000
+    ema_warmup: float = 0.1
+    ema_beta: float | None = None
+    seed: int = 0
+    precision: str = "float32"
+    jit: bool = True
+    strategy: str = "auto"
+    checkpoint_every_steps: int = 1000
+    keep_checkpoints: int = 3
+    log_every_steps: int = 50
+    sample_every_steps: int = 500
+
+    prefix = "training"
+
+    @property
+    def generator_batch_size(self) -> int:
+        return self.batch_size * self.generator_batch_factor
+
+    @property
+    def images_per_step(self) -> int:
+        """Real images that one step takes."""
+        return self.batch_size * self.n_critic
+
+    def check(self):
+        self._check_counts()
+        self._check_numbers()
+        require_choice(self.field("loss"), self.loss, LOSSES)
+        require_choice(self.field("precision"), self.precision, PRECISIONS)
+        require_choice(self.field("strategy"), self.strategy, STRATEGIES)
+        for name in filter(None, self.augmentation.split(",")):
+            require_choice(self.field("augmentation"), name, AUGMENTATIONS)
+
+    def _check_counts(self):
+        self.require_at_least(0, "steps", "seed")
+        self.require_at_least(1, "batch_size", "generator_batch_factor")
+        self.require_at_least(1, "n_critic", "keep_checkpoints")
+        self.require_at_least(1, "accumulation", "generator_accumulation")
+        self.require_at_least(1, "checkpoint_every_steps", "ema_images")
+        self.require_at_least(1, "log_every_steps", "sample_every_steps")
+        require(
+            self.batch_size % self.accumulation == 0,
+            self.field("accumulation"),
+            f"must divide training.batch_size = {self.batch_size}",
+            self.accumulation,
+        )
+        require(
+            self.generator_batch_size % self.generator_accumulation == 0,
+            self.field("generator_accumulation"),
+            f"must divide the generator's batch {self.generator_batch_size}",
+            self.generator_accumulation,
+        )
+
+    def _check_numbers(self):
+        self.require_at_least(0, "penalty_weight", "drift_weight")
+        positive = ("generator_learning_rate", "discriminator_learning_rate")
+        for name in (*positive, "epsilon", "clip_norm", "ema_warmup"):
+            value = getattr(self, name)
+            require(value > 0, self.field(name), "must be positive", value)
+        for name in ("beta_1", "beta_2", "ema_beta"):
+            value = getattr(self, name)
+            inside = value is None or 0 <= value < 1
+            require(inside, self.field(name), "must be in [0, 1)", value)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Checked):
+    """How a trained generator is sampled and scored.
+
+    Attributes:
+        num_images: samples of a score.
+        attention_noise: whether a generator that has attention noise also adds
+            it while sampling, as the authors' code does. Off, a seed names one
+            image.
+    """
+
+    num_images: int = 50_000
+    attention_noise: bool = False
+
+    prefix = "evaluation"
+
+    def check(self):
+        self.require_at_least(1, "num_images")
+
+
+@dataclass(frozen=True)
+class Config(Checked):
+    """Everything that a run depends on."""
+
+    preset: str
+    generator: GeneratorConfig
+    discriminator: DiscriminatorConfig
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def check(self):
+        for name in ("image_size", "channels"):
+            generated = getattr(self.generator, name)
+            judged = getattr(self.discriminator, name)
+            rule = f"must be the generator's {name}, {generated}"
+            same = generated == judged
+            require(same, f"discriminator.{name}", rule, judged)
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Config":
+        return convert(cls, values, "")
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """Reads what `to_json` wrote; unknown keys fail."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            message = f"the configuration is not valid JSON: {error}"
+            raise ConfigError(message) from None
+        return cls.from_dict(values)
+
+    def override(self, assignments: Iterable[str]) -> "Config":
+        """Returns a copy changed by `a.b=c` texts, applied together.
+
+        Rows of stages are named by number: `generator.stages.2.window=7`.
+        """
+        values = self.to_dict()
+        for assignment in assignments:
+            assign(values, type(self), assignment)
+        return self.from_dict(values)
