@@ -65,6 +65,11 @@ class Checked:
             require(value >= least, self.field(name), rule, value)
 
 
+def from_dict(cls: type, values: dict):
+    """Makes the configuration class `cls` from plain data, as from JSON."""
+    return convert(cls, values, cls.prefix)
+
+
 def differences(old: Checked, new: Checked) -> list[str]:
     """Returns a line `field: old -> new` for each leaf that differs."""
     before, after = _leaves(dataclasses.asdict(old)), _leaves(dataclasses.asdict(new))

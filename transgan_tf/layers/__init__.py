@@ -1,0 +1,27 @@
+"""Keras layers of the networks; see each module."""
+
+from transgan_tf.layers.attention import AttentionNoise
+from transgan_tf.layers.attention import GridSelfAttention
+from transgan_tf.layers.attention import MultiHeadAttention
+from transgan_tf.layers.block import TransformerBlock
+from transgan_tf.layers.norm import TokenScaling
+from transgan_tf.layers.position import ClassToken
+from transgan_tf.layers.position import PositionEmbedding
+from transgan_tf.layers.position import RelativePosition
+from transgan_tf.layers.reshape import PatchEmbedding
+from transgan_tf.layers.reshape import TokenPooling
+from transgan_tf.layers.reshape import Upsampling
+
+__all__ = [
+    "AttentionNoise",
+    "ClassToken",
+    "GridSelfAttention",
+    "MultiHeadAttention",
+    "PatchEmbedding",
+    "PositionEmbedding",
+    "RelativePosition",
+    "TokenPooling",
+    "TokenScaling",
+    "TransformerBlock",
+    "Upsampling",
+]

@@ -1,0 +1,52 @@
+"""The authors' initial distributions.
+
+Dense layers of the generator and all biases of convolutions start as PyTorch's
+defaults do, uniform within 1 / sqrt(fan_in). The discriminator's dense layers
+and every embedding start normal with deviation 0.02; the authors truncate at
+an absolute 2, which is a hundred deviations and so no truncation (Keras'
+`TruncatedNormal(stddev=0.02)` would give a deviation of 0.0176).
+"""
+
+import keras
+
+EMBEDDING_DEVIATION = 0.02
+INITIALIZATIONS = ("fan_in_uniform", "normal")
+
+
+def fan_in_uniform(fan_in: int) -> keras.initializers.Initializer:
+    """Returns the uniform initializer within 1 / sqrt(fan_in)."""
+    bound = fan_in**-0.5
+    return keras.initializers.RandomUniform(-bound, bound)
+
+
+def embedding_normal() -> keras.initializers.Initializer:
+    """Returns the normal initializer of embeddings and tables."""
+    return keras.initializers.RandomNormal(stddev=EMBEDDING_DEVIATION)
+
+
+def check_initialization(initialization: str) -> None:
+    """Raises `ValueError` for a name that `dense` does not know."""
+    if initialization not in INITIALIZATIONS:
+        choices = ", ".join(INITIALIZATIONS)
+        raise ValueError(
+            f"initialization must be one of {choices}, got {initialization!r}"
+        )
+
+
+def dense(units, fan_in, initialization, **kwargs) -> keras.layers.Dense:
+    """Returns a dense layer with one of the authors' initializations.
+
+    Args:
+        units: width of the output.
+        fan_in: width of the input.
+        initialization: `"fan_in_uniform"` (the generator's) or `"normal"`
+            (the discriminator's, with biases 0).
+        **kwargs: passed to `keras.layers.Dense`.
+    """
+    if initialization == "normal":
+        kernel, bias = embedding_normal(), "zeros"
+    else:
+        kernel, bias = fan_in_uniform(fan_in), fan_in_uniform(fan_in)
+    return keras.layers.Dense(
+        units, kernel_initializer=kernel, bias_initializer=bias, **kwargs
+    )

@@ -1,0 +1,114 @@
+"""Stateless random draws, the same on any number of replicas.
+
+A draw is keyed by a seed and by the sample's place in the global batch: each
+replica and each micro-batch draws for the whole batch and keeps its own rows.
+What is drawn is a few numbers a sample, so this costs next to nothing, and the
+same seed gives the same numbers however the batch is split.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+# Named, since the default generator differs between devices.
+ALGORITHM = "philox"
+
+
+def root_seed(seed: int) -> tf.Tensor:
+    """Returns the `(2,)` int32 key of a whole number's draws."""
+    high, low = (seed >> 31) & 0x7FFFFFFF, seed & 0x7FFFFFFF
+    return tf.constant([high, low], tf.int32)
+
+
+def fold_in(seed, number) -> tf.Tensor:
+    """Returns a new `(2,)` key from a key and a whole number."""
+    number = tf.cast(number, tf.int32)
+    return tf.random.fold_in(seed, number, alg=ALGORITHM)
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """The random source of one batch, or of the rows of it at hand.
+
+    Attributes:
+        seed: `(2,)` int32 key.
+        size: number of samples at hand.
+        start: place of the first of them in the global batch.
+        total: number of samples of the global batch; `size` if left out.
+    """
+
+    seed: tf.Tensor
+    size: int
+    start: tf.Tensor | int = 0
+    total: int | None = None
+
+    def fold_in(self, number) -> "Draws":
+        """Returns independent draws for the same samples."""
+        return dataclasses.replace(self, seed=fold_in(self.seed, number))
+
+    def normal(self, *shape: int) -> tf.Tensor:
+        """Returns standard normal float32 numbers, `(size, *shape)`."""
+        shape = (self.total or self.size, *shape)
+        numbers = tf.random.stateless_normal(shape, self.seed, alg=ALGORITHM)
+        return self._own_rows(numbers)
+
+    def uniform(self, *shape: int, low=0.0, high=1.0) -> tf.Tensor:
+        """Returns float32 numbers in `[low, high)`, `(size, *shape)`."""
+        numbers = _uniform(self.seed, (self.total or self.size, *shape))
+        return self._own_rows(numbers) * (high - low) + low
+
+    def integers(self, low, high) -> tf.Tensor:
+        """Returns int32 numbers in `[low, high)`, `(size,)`."""
+        return _scaled(self.uniform(), low, high)
+
+    def shared_uniform(self) -> tf.Tensor:
+        """Returns one float32 number in `[0, 1)` for the global batch."""
+        return _uniform(self.seed, ())
+
+    def shared_integer(self, low, high) -> tf.Tensor:
+        """Returns one int32 number in `[low, high)` for the global batch."""
+        return _scaled(self.shared_uniform(), low, high)
+
+    def _own_rows(self, numbers):
+        if self.total in (None, self.size):
+            return numbers
+        begin = [self.start] + [0] * (len(numbers.shape) - 1)
+        return tf.slice(numbers, begin, [self.size, *numbers.shape[1:]])
+
+
+def _uniform(seed, shape):
+    return tf.random.stateless_uniform(shape, seed, alg=ALGORITHM)
+
+
+def _scaled(numbers, low, high):
+    """Maps `[0, 1)` to whole numbers in `[low, high)`, bounds tensors or not."""
+    low, high = tf.cast(low, tf.int32), tf.cast(high, tf.int32)
+    width = tf.cast(high - low, tf.float32)
+    offsets = tf.cast(tf.floor(numbers * width), tf.int32)
+    # Rounding in the product can reach the bound itself.
+    return tf.minimum(low + offsets, high - 1)
+
+
+def latents(seeds, latent_dim: int, truncation=1.0) -> tf.Tensor:
+    """Returns the latents that seeds name: `z = truncation * normal(seed)`.
+
+    A seed's latent does not depend on the others or on their number.
+
+    Args:
+        seeds: `(B,)` int64.
+        latent_dim: width of a latent.
+        truncation: scalar or `(B,)` in (0, 1].
+
+    Returns:
+        `(B, latent_dim)` float32.
+    """
+    seeds = tf.cast(seeds, tf.int64)
+
+    def latent(seed):
+        key = tf.stack([seed, tf.zeros_like(seed)])
+        return tf.random.stateless_normal([latent_dim], key, alg=ALGORITHM)
+
+    spec = tf.TensorSpec([latent_dim], tf.float32)
+    normals = tf.map_fn(latent, seeds, fn_output_signature=spec)
+    truncation = tf.cast(truncation, tf.float32)
+    return normals * tf.reshape(truncation, [-1, 1])
