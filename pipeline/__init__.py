@@ -1,0 +1,1 @@
+"""Turns raw images into checked TFRecords with Beam; runs train-to-serve."""

