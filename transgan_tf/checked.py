@@ -72,7 +72,10 @@ def from_dict(cls: type, values: dict):
 
 def differences(old: Checked, new: Checked) -> list[str]:
     """Returns a line `field: old -> new` for each leaf that differs."""
-    before, after = _leaves(dataclasses.asdict(old)), _leaves(dataclasses.asdict(new))
+    before, after = (
+        _leaves(dataclasses.asdict(old)),
+        _leaves(dataclasses.asdict(new)),
+    )
     lines = []
     for path in sorted(before.keys() | after.keys()):
         was, now = before.get(path, "absent"), after.get(path, "absent")
@@ -160,7 +163,9 @@ def _descend(values, hint, key, path):
             rule = f"must name a stage by number below {len(values)}"
             raise ConfigError(f"--set {path} {rule}, got {key!r}")
         return values, hint.__args__[0], int(key)
-    hints = typing.get_type_hints(hint) if dataclasses.is_dataclass(hint) else {}
+    hints = (
+        typing.get_type_hints(hint) if dataclasses.is_dataclass(hint) else {}
+    )
     if key not in hints:
         hint = nearest(key, hints)
         raise ConfigError(f"--set names no field: {path!r}{hint}")

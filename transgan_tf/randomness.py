@@ -81,7 +81,7 @@ def _uniform(seed, shape):
 
 
 def _scaled(numbers, low, high):
-    """Maps `[0, 1)` to whole numbers in `[low, high)`, bounds tensors or not."""
+    """Maps `[0, 1)` to whole numbers in `[low, high)`."""
     low, high = tf.cast(low, tf.int32), tf.cast(high, tf.int32)
     width = tf.cast(high - low, tf.float32)
     offsets = tf.cast(tf.floor(numbers * width), tf.int32)

@@ -1,0 +1,424 @@
+"""TransGAN: the adversarial training step as a Keras model."""
+
+import enum
+
+import keras
+import tensorflow as tf
+
+from transgan_tf.augment import DiffAugment
+from transgan_tf.configs import Config
+from transgan_tf.discriminator import Discriminator
+from transgan_tf.ema import ema_decay
+from transgan_tf.ema import update_average
+from transgan_tf.generator import Generator
+from transgan_tf.losses import drift
+from transgan_tf.losses import get_loss
+from transgan_tf.randomness import Draws
+from transgan_tf.randomness import fold_in
+from transgan_tf.randomness import root_seed
+
+
+class Purpose(enum.IntEnum):
+    """What a random draw within one update is for."""
+
+    LATENTS = 0
+    GENERATOR_NOISE = 1
+    MIX = 2
+    REAL = 3
+    FAKE = 4
+    PENALTY = 5
+
+
+class TransGAN(keras.Model):
+    """A generator and a discriminator, trained by `fit`.
+
+    One step is `n_critic` discriminator updates, one generator update and one
+    update of the moving average. A batch of the dataset is all the real images
+    of one step: `(n_critic * batch_size, H, W, C)` float32 in [-1, 1], or a
+    tuple whose first item is that. Image `j * n_critic + i` is sample j of
+    update i, so that replicas, which get neighbouring rows, share each update.
+
+    Calling the model samples: latents `(B, Z)` to images by the averaged
+    weights.
+
+    Args:
+        generator: `Generator`.
+        discriminator: `Discriminator`.
+
+    Example:
+
+    ```python
+    config = get_preset("cifar10").config
+    gan = TransGAN(
+        Generator(config.generator), Discriminator(config.discriminator)
+    )
+    gan.compile(loss="hinge", n_critic=1)
+    gan.fit(dataset)
+    ```
+    """
+
+    def __init__(self, generator, discriminator, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = generator
+        self.discriminator = discriminator
+        self.ema_generator = Generator(
+            generator.config, dtype=generator.dtype_policy, name="ema_generator"
+        )
+        self.ema_generator.trainable = False
+        self.latent_dim = generator.config.latent_dim
+        image = (None, *generator.compute_output_shape((None, None))[1:])
+        for network in (generator, self.ema_generator):
+            network.build((None, self.latent_dim))
+        discriminator.build(image)
+        self.ema_generator.set_weights(generator.get_weights())
+        self.step = self.add_weight(
+            name="step",
+            shape=(),
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+        self.trackers = {
+            name: keras.metrics.Mean(name=name)
+            for name in (
+                "discriminator_loss",
+                "generator_loss",
+                "penalty",
+                "real_logits",
+                "fake_logits",
+                "discriminator_gradient_norm",
+                "generator_gradient_norm",
+            )
+        }
+        self.built = True
+
+    def compile(
+        self,
+        generator_optimizer=None,
+        discriminator_optimizer=None,
+        loss="wgan_gp",
+        augment=None,
+        n_critic=4,
+        generator_batch_factor=2,
+        accumulation=1,
+        generator_accumulation=1,
+        penalty_weight=10.0,
+        drift_weight=1e-3,
+        clip_norm=5.0,
+        ema_images=500_000,
+        ema_warmup=0.1,
+        ema_beta=None,
+        seed=0,
+        jit=True,
+        **kwargs,
+    ):
+        """Sets the recipe; call it in the strategy's scope, before `fit`.
+
+        Args:
+            generator_optimizer, discriminator_optimizer: Keras optimizers; the
+                paper's Adam by default.
+            loss: name, or `transgan_tf.losses.AdversarialLoss`.
+            augment: `DiffAugment`, or None for no augmentation.
+            jit: whether XLA compiles the functions that compute gradients.
+            **kwargs: passed to `keras.Model.compile`.
+
+        The others are the fields of `transgan_tf.configs.TrainingConfig`.
+        """
+        super().compile(optimizer=None, jit_compile=False, **kwargs)
+        self.generator_optimizer = generator_optimizer or paper_adam()
+        self.discriminator_optimizer = discriminator_optimizer or paper_adam()
+        # Built here: within a replica's context they could not be.
+        self.generator_optimizer.build(self.generator.trainable_variables)
+        self.discriminator_optimizer.build(
+            self.discriminator.trainable_variables
+        )
+        self.adversarial_loss = get_loss(loss)
+        self.augment = augment or DiffAugment()
+        self.n_critic = n_critic
+        self.generator_batch_factor = generator_batch_factor
+        self.accumulation = accumulation
+        self.generator_accumulation = generator_accumulation
+        self.penalty_weight = penalty_weight
+        self.drift_weight = drift_weight
+        self.clip_norm = clip_norm
+        self.ema_images = ema_images
+        self.ema_warmup = ema_warmup
+        self.ema_beta = ema_beta
+        self.seed = seed
+
+        def compiled(function):
+            return tf.function(function, jit_compile=jit, autograph=False)
+
+        self._real_mean = compiled(self._real_mean_body)
+        self._discriminator_gradients = compiled(self._discriminator_body)
+        self._generator_gradients = compiled(self._generator_body)
+
+    def call(self, latents):
+        return self.ema_generator(latents)
+
+    # === The step ===
+
+    def train_step(self, data):
+        images = data[0] if isinstance(data, (tuple, list)) else data
+        _, height, width, channels = images.shape
+        images = tf.reshape(
+            images, (-1, self.n_critic, height, width, channels)
+        )  # (B, n_critic, H, W, C)
+        seed = fold_in(root_seed(self.seed), self.step.value)
+        logs = {}
+        for update in range(self.n_critic):
+            logs |= self._update_discriminator(
+                images[:, update], fold_in(seed, update)
+            )
+        batch = images.shape[0]
+        logs |= self._update_generator(
+            batch * self.generator_batch_factor, fold_in(seed, self.n_critic)
+        )
+        self._update_average(batch * _replicas())
+        for name, value in logs.items():
+            self.trackers[name].update_state(value)
+        return {name: t.result() for name, t in self.trackers.items()}
+
+    def _update_discriminator(self, real, seed):
+        """One update on a replica's real images `(B, H, W, C)`."""
+        weights = _read(self.generator), _read(self.discriminator)
+        parts = Parts(seed, real.shape[0], self.accumulation)
+        split = tf.split(real, self.accumulation)
+        real_mean = None
+        if self.adversarial_loss.has_drift and parts.total != parts.size:
+            means = [
+                self._real_mean(weights[1], images, seed, start, parts.total)
+                for images, start in zip(split, parts.starts, strict=True)
+            ]
+            real_mean = _average_over_replicas([tf.add_n(means) / len(means)])
+            real_mean = real_mean[0]
+        results = [
+            self._discriminator_gradients(
+                *weights, images, seed, start, parts.total, real_mean
+            )
+            for images, start in zip(split, parts.starts, strict=True)
+        ]
+        gradients, logs = _combine(results)
+        norm = self._apply(
+            self.discriminator_optimizer, self.discriminator, gradients
+        )
+        return logs | {"discriminator_gradient_norm": norm}
+
+    def _update_generator(self, batch, seed):
+        """One update on a replica's `batch` new latents."""
+        weights = _read(self.generator), _read(self.discriminator)
+        parts = Parts(seed, batch, self.generator_accumulation)
+        results = [
+            self._generator_gradients(
+                *weights, seed, start, parts.size, parts.total
+            )
+            for start in parts.starts
+        ]
+        gradients, logs = _combine(results)
+        norm = self._apply(self.generator_optimizer, self.generator, gradients)
+        return logs | {"generator_gradient_norm": norm}
+
+    def _apply(self, optimizer, network, gradients):
+        """Averages over replicas, clips, updates; returns the whole norm."""
+        gradients = _average_over_replicas(gradients)
+        norm = tf.linalg.global_norm(gradients)
+        gradients, _ = tf.clip_by_global_norm(
+            gradients, self.clip_norm, use_norm=norm
+        )
+        # Keras sums over replicas what has been averaged already.
+        gradients = [gradient / _replicas() for gradient in gradients]
+        optimizer.apply(gradients, network.trainable_variables)
+        return norm
+
+    def _update_average(self, batch_size):
+        self.step.assign_add(1)
+        updates = self.step.value * self.n_critic
+        decay = ema_decay(
+            updates * batch_size,
+            batch_size,
+            self.ema_images,
+            self.ema_warmup,
+            self.ema_beta,
+        )
+        update_average(
+            self.ema_generator.variables, self.generator.variables, decay
+        )
+
+    # === Pure functions: weights in, gradients out ===
+
+    def _judge(self, weights, images, draws):
+        """Logits of augmented images."""
+        images = self.augment(images, draws.fold_in(0))
+        logits, _ = self.discriminator.stateless_call(
+            weights, [], images, draws=draws.fold_in(1)
+        )
+        return logits  # (B, 1)
+
+    def _generate(self, weights, draws):
+        """Images of new latents."""
+        latents = draws.fold_in(Purpose.LATENTS).normal(self.latent_dim)
+        images, _ = self.generator.stateless_call(
+            weights, [], latents, draws=draws.fold_in(Purpose.GENERATOR_NOISE)
+        )
+        return images  # (B, H, W, C)
+
+    def _real_mean_body(self, weights, real, seed, start, total):
+        draws = Draws(seed, real.shape[0], start, total).fold_in(Purpose.REAL)
+        return tf.reduce_mean(self._judge(weights, real, draws))
+
+    def _discriminator_body(
+        self, generator, weights, real, seed, start, total, real_mean
+    ):
+        """Returns the gradients of the discriminator's loss, and logs."""
+        draws = Draws(seed, real.shape[0], start, total)
+        fake = tf.stop_gradient(self._generate(generator, draws))
+        loss_of = self.adversarial_loss
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            real_logits = self._judge(
+                weights, real, draws.fold_in(Purpose.REAL)
+            )
+            fake_logits = self._judge(
+                weights, fake, draws.fold_in(Purpose.FAKE)
+            )
+            loss = loss_of.discriminator(real_logits, fake_logits)
+            penalty = self._penalty(weights, real, fake, draws)
+            loss += self.penalty_weight * penalty
+            if loss_of.has_drift:
+                loss += self.drift_weight * drift(real_logits, real_mean)
+        logs = {
+            "discriminator_loss": loss,
+            "penalty": penalty,
+            "real_logits": tf.reduce_mean(real_logits),
+            "fake_logits": tf.reduce_mean(fake_logits),
+        }
+        return tape.gradient(loss, weights), logs
+
+    def _penalty(self, weights, real, fake, draws):
+        if self.adversarial_loss.penalty is None:
+            return tf.constant(0.0)
+
+        def judge(images):
+            inner = draws.fold_in(Purpose.PENALTY)
+            return self._judge(weights, images, inner)
+
+        mix = draws.fold_in(Purpose.MIX).uniform(1, 1, 1)  # (B, 1, 1, 1)
+        return self.adversarial_loss.penalty(judge, real, fake, mix)
+
+    def _generator_body(self, weights, discriminator, seed, start, size, total):
+        """Returns the gradients of the generator's loss, and logs."""
+        draws = Draws(seed, size, start, total)
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            fake = self._generate(weights, draws)
+            logits = self._judge(
+                discriminator, fake, draws.fold_in(Purpose.FAKE)
+            )
+            loss = self.adversarial_loss.generator(logits)
+        return tape.gradient(loss, weights), {"generator_loss": loss}
+
+
+class Parts:
+    """The micro-batches of one replica's share of a global batch.
+
+    Attributes:
+        size: samples of a micro-batch.
+        starts: places of their first samples in the global batch.
+        total: samples of the global batch.
+    """
+
+    def __init__(self, seed, batch, count):
+        if batch % count:
+            raise ValueError(
+                f"a replica's batch of {batch} cannot be split into {count} "
+                "micro-batches: change the batch size or the accumulation"
+            )
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        first = tf.cast(replica, tf.int32) * batch
+        self.size = batch // count
+        self.starts = [first + self.size * part for part in range(count)]
+        self.total = batch * _replicas()
+
+
+def paper_adam(learning_rate=1e-4) -> keras.optimizers.Adam:
+    """Returns the authors' Adam: betas (0, 0.99), PyTorch's epsilon."""
+    return keras.optimizers.Adam(
+        learning_rate, beta_1=0.0, beta_2=0.99, epsilon=1e-8
+    )
+
+
+def make_gan(config: Config) -> TransGAN:
+    """Builds and compiles what a configuration describes."""
+    training = config.training
+    policy = training.precision
+    if policy != "float32":
+        policy = f"mixed_{policy}"
+    gan = TransGAN(
+        Generator(config.generator, dtype=policy),
+        Discriminator(config.discriminator, dtype=policy),
+    )
+    gan.compile(
+        _optimizer(training, training.generator_learning_rate, 1),
+        _optimizer(
+            training, training.discriminator_learning_rate, training.n_critic
+        ),
+        loss=training.loss,
+        augment=DiffAugment(training.augmentation),
+        n_critic=training.n_critic,
+        generator_batch_factor=training.generator_batch_factor,
+        accumulation=training.accumulation,
+        generator_accumulation=training.generator_accumulation,
+        penalty_weight=training.penalty_weight,
+        drift_weight=training.drift_weight,
+        clip_norm=training.clip_norm,
+        ema_images=training.ema_images,
+        ema_warmup=training.ema_warmup,
+        ema_beta=training.ema_beta,
+        seed=training.seed,
+        jit=training.jit,
+    )
+    return gan
+
+
+def _optimizer(training, learning_rate, updates_per_step):
+    if training.linear_decay:
+        updates = max(training.steps, 1) * updates_per_step
+        learning_rate = keras.optimizers.schedules.PolynomialDecay(
+            learning_rate, updates, end_learning_rate=0.0
+        )
+    return keras.optimizers.Adam(
+        learning_rate,
+        beta_1=training.beta_1,
+        beta_2=training.beta_2,
+        epsilon=training.epsilon,
+    )
+
+
+def _replicas():
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _read(network):
+    """Returns this replica's values of a network's weights."""
+    return [tf.convert_to_tensor(v.value) for v in network.trainable_variables]
+
+
+def _combine(results):
+    """Averages (gradients, logs) of a replica's micro-batches."""
+    gradients = [
+        tf.add_n(parts) / len(results)
+        for parts in zip(*(g for g, _ in results), strict=True)
+    ]
+    logs = {
+        name: tf.add_n([logs[name] for _, logs in results]) / len(results)
+        for name in results[0][1]
+    }
+    return gradients, logs
+
+
+def _average_over_replicas(values):
+    if _replicas() == 1:
+        return values
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
