@@ -62,8 +62,8 @@ class DiscriminatorStage(keras.layers.Layer):
             patches = ops.concatenate([self.pooling(x), patches], axis=-1)
         return run_blocks(self.blocks, self.position(patches), draws)
 
-    def compute_output_shape(self, input_shape, x=None, draws=None):
-        return (input_shape[0], *self.output_tokens)
+    def compute_output_shape(self, images_shape, x_shape=None):
+        return (images_shape[0], *self.output_tokens)
 
 
 @keras.saving.register_keras_serializable(package="transgan_tf")
@@ -143,7 +143,7 @@ class Discriminator(keras.Model):
         x = self.class_block(self.class_token(x), draws=last)  # (B, 1+N, D)
         return self.head(self.norm(x)[:, 0])  # (B, 1)
 
-    def compute_output_shape(self, input_shape, draws=None):
+    def compute_output_shape(self, input_shape):
         return (input_shape[0], 1)
 
     def get_config(self):

@@ -53,7 +53,7 @@ class GeneratorStage(keras.layers.Layer):
             x = self.upsampling(x)  # (B, N, D) of this stage
         return run_blocks(self.blocks, self.position(x), draws)
 
-    def compute_output_shape(self, input_shape, draws=None):
+    def compute_output_shape(self, input_shape):
         return (input_shape[0], *self.output_tokens)
 
 
@@ -134,7 +134,7 @@ class Generator(keras.Model):
         images = tokens_to_map(self.to_image(x), size, size)
         return ops.cast(images, "float32")  # (B, H, W, C)
 
-    def compute_output_shape(self, input_shape, draws=None):
+    def compute_output_shape(self, input_shape):
         size = self.config.image_size
         return (input_shape[0], size, size, self.config.channels)
 

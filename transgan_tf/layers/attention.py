@@ -37,7 +37,7 @@ class AttentionNoise(keras.layers.Layer):
         noise = ops.cast(draws.normal(x.shape[1], 1), x.dtype)  # (B, N, 1)
         return x + noise * self.strength
 
-    def compute_output_shape(self, input_shape, draws=None):
+    def compute_output_shape(self, input_shape):
         return input_shape
 
 

@@ -119,7 +119,7 @@ class TransformerBlock(keras.layers.Layer):
         y = self.mlp_1(self.norm_2(x))  # (B, N, mlp_ratio * D)
         return x + self.mlp_2(ops.gelu(y, approximate=False))
 
-    def compute_output_shape(self, input_shape, draws=None):
+    def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
