@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUN_DIR := runs/mnist
 
 # TensorFlow's start-up notes would bury our own output.
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: demo test test-all lint clean
 # Two installations into one environment must not run at once.

@@ -16,10 +16,12 @@ ROOMS = ("transgan_tf", "pipeline", "serving")
 # them has a place of its own. A new module needs a place here.
 FLOORS = (
     ("checked", "configs", "presets", "randomness", "records", "version"),
+    ("cli", "estimate", "sampling"),
     ("layers", "metrics.tfgan"),
     ("augment", "discriminator", "ema", "generator", "losses"),
     ("gan",),
-    ("callbacks", "checkpoints", "data", "metrics"),
+    ("callbacks", "checkpoints", "data", "metrics", "runs"),
+    ("training",),
     ("benchmark", "convert", "evaluate", "sample", "train"),
 )
 PLACES = {name: n for n, names in enumerate(FLOORS) for name in names}

@@ -16,8 +16,15 @@ import typing
 from collections.abc import Iterable
 
 
-class ConfigError(ValueError):
-    """A configuration that breaks a rule; its text is one sentence."""
+class UserError(ValueError):
+    """A mistake or a state that the user can mend; its text is one sentence.
+
+    Command lines print it and exit with status 1, without a traceback.
+    """
+
+
+class ConfigError(UserError):
+    """A configuration that breaks a rule."""
 
 
 def require(condition: bool, field: str, rule: str, value) -> None:

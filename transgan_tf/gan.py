@@ -71,14 +71,9 @@ class TransGAN(keras.Model):
             network.build((None, self.latent_dim))
         discriminator.build(image)
         self.ema_generator.set_weights(generator.get_weights())
-        self.step = self.add_weight(
-            name="step",
-            shape=(),
-            dtype="int64",
-            initializer="zeros",
-            trainable=False,
-            aggregation="only_first_replica",
-        )
+        self.step = self._add_counter("step")
+        # The first step whose gradients were not finite; 0 for none.
+        self.bad_step = self._add_counter("bad_step")
         self.trackers = {
             name: keras.metrics.Mean(name=name)
             for name in (
@@ -154,6 +149,16 @@ class TransGAN(keras.Model):
         self._discriminator_gradients = compiled(self._discriminator_body)
         self._generator_gradients = compiled(self._generator_body)
 
+    def _add_counter(self, name):
+        return self.add_weight(
+            name=name,
+            shape=(),
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+
     def call(self, latents):
         return self.ema_generator(latents)
 
@@ -175,6 +180,8 @@ class TransGAN(keras.Model):
         logs |= self._update_generator(
             batch * self.generator_batch_factor, fold_in(seed, self.n_critic)
         )
+        self.step.assign_add(1)
+        self._note_bad_step(logs)
         self._update_average(batch * _replicas())
         for name, value in logs.items():
             self.trackers[name].update_state(value)
@@ -231,8 +238,15 @@ class TransGAN(keras.Model):
         optimizer.apply(gradients, network.trainable_variables)
         return norm
 
+    def _note_bad_step(self, logs):
+        norms = [value for name, value in logs.items() if name.endswith("norm")]
+        finite = tf.reduce_all(tf.math.is_finite(tf.stack(norms)))
+        first = ~finite & (self.bad_step.value == 0)
+        self.bad_step.assign(
+            tf.where(first, self.step.value, self.bad_step.value)
+        )
+
     def _update_average(self, batch_size):
-        self.step.assign_add(1)
         updates = self.step.value * self.n_critic
         decay = ema_decay(
             updates * batch_size,

@@ -1,0 +1,236 @@
+"""What happens beside the steps: curves, grids, checkpoints, the bar, stops."""
+
+import json
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from transgan_tf.checked import UserError
+from transgan_tf.checkpoints import CheckpointFolder
+from transgan_tf.sampling import generate
+from transgan_tf.sampling import grid
+from transgan_tf.sampling import write_png
+
+GRID_SEEDS = np.arange(64)
+_log = logging.getLogger(__name__)
+
+
+class TrainingStopped(UserError):
+    """Training that cannot go on."""
+
+
+class Periodic(keras.callbacks.Callback):
+    """Acts every so many steps, and at the last one.
+
+    Args:
+        every: number of steps between acts.
+        first_step: steps that were done before this `fit`.
+        last_step: steps of the whole run.
+    """
+
+    def __init__(self, every: int, first_step: int, last_step: int):
+        super().__init__()
+        self.every = every
+        self.step = first_step
+        self.last_step = last_step
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self.step % self.every == 0 or self.step == self.last_step:
+            self.act(logs or {})
+
+    def act(self, logs):
+        """Does what the callback is for at `self.step`."""
+        raise NotImplementedError
+
+
+class FiniteGuard(Periodic):
+    """Stops training when a gradient was not finite.
+
+    The model notes the step itself; this looks at the note now and then, since
+    every look waits for the device. It comes before `Checkpointing`, at whose
+    steps it looks too, so that a checkpoint always holds finite weights.
+
+    Raises:
+        TrainingStopped: says at which step.
+    """
+
+    def __init__(self, *args, also_every: int):
+        super().__init__(*args)
+        self.also_every = also_every
+
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
+        if self.step % self.also_every == 0:
+            self.act(logs)
+
+    def act(self, logs):
+        bad_step = int(self.model.bad_step.numpy())
+        if bad_step:
+            raise TrainingStopped(
+                f"the gradients of step {bad_step} are not finite: training "
+                "stopped and the checkpoints before it are kept; try lower "
+                "learning rates (--set training.generator_learning_rate=...)"
+            )
+
+
+class Checkpointing(Periodic):
+    """Saves the training state; see `transgan_tf.checkpoints`."""
+
+    def __init__(self, *args, folder: CheckpointFolder):
+        super().__init__(*args)
+        self.folder = folder
+        self.saved_step = None
+
+    def act(self, logs):
+        self.save()
+
+    def save(self) -> None:
+        """Saves now, unless this step is saved already."""
+        if self.saved_step != self.step:
+            self.folder.save(self.model)
+            self.saved_step = self.step
+
+
+class Curves(Periodic):
+    """Writes means since the last time to `metrics.jsonl` and TensorBoard.
+
+    Lines after the step that training continues from belong to an attempt that
+    was cut off; they are taken out first.
+    """
+
+    def __init__(self, *args, run_dir, writer, images_per_step: int):
+        super().__init__(*args)
+        self.path = Path(run_dir, "metrics.jsonl")
+        self.writer = writer
+        self.images_per_step = images_per_step
+
+    def on_train_begin(self, logs=None):
+        lines = self.path.read_text().splitlines() if self._exists() else []
+        kept = [line for line in lines if self._is_before(line)]
+        self.path.write_text("".join(f"{line}\n" for line in kept))
+        self._mark()
+
+    def _exists(self):
+        return self.path.is_file()
+
+    def _is_before(self, line):
+        try:
+            return json.loads(line)["step"] <= self.step
+        except json.JSONDecodeError:
+            # The last line of a process that was killed while writing it.
+            return False
+
+    def _mark(self):
+        self.marked = (time.monotonic(), self.step)
+
+    def act(self, logs):
+        values = {name: float(value) for name, value in logs.items()}
+        seconds = time.monotonic() - self.marked[0]
+        images = (self.step - self.marked[1]) * self.images_per_step
+        values["images_per_second"] = images / seconds
+        record = {"step": self.step, "images": self.step * self.images_per_step}
+        with open(self.path, "a") as file:
+            file.write(json.dumps(record | values) + "\n")
+        with self.writer.as_default(step=self.step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+        self.model.reset_metrics()
+        self._mark()
+
+
+class SampleGrids(Periodic):
+    """Draws the same 64 seeds again and again, from before the first step."""
+
+    def __init__(self, *args, run_dir, writer):
+        super().__init__(*args)
+        self.folder = Path(run_dir, "samples")
+        self.writer = writer
+
+    def on_train_begin(self, logs=None):
+        if self.step == 0:
+            self.act({})
+
+    def act(self, logs):
+        image = grid(generate(self.model.ema_generator, GRID_SEEDS))
+        write_png(self.folder / f"step-{self.step:09d}.png", image)
+        with self.writer.as_default(step=self.step):
+            tf.summary.image("samples", image[None])
+        self.writer.flush()
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """Images per second, losses and the time left, on standard error."""
+
+    def __init__(self, first_step, last_step, images_per_step, every):
+        super().__init__()
+        self.step = first_step
+        self.last_step = last_step
+        self.images_per_step = images_per_step
+        self.every = every
+
+    def on_train_begin(self, logs=None):
+        self.bar = tqdm(
+            total=self.last_step * self.images_per_step,
+            initial=self.step * self.images_per_step,
+            unit="img",
+            unit_scale=True,
+            # In a log file a line now and then is enough.
+            mininterval=0.5 if sys.stderr.isatty() else 15.0,
+            dynamic_ncols=True,
+        )
+        self._describe()
+
+    def _describe(self):
+        text = f"step {self.step}/{self.last_step}"
+        self.bar.set_description(text, refresh=False)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self.step % self.every == 0:
+            losses = {
+                name: f"{float(logs[name]):.3f}"
+                for name in ("discriminator_loss", "generator_loss")
+            }
+            self.bar.set_postfix(losses, refresh=False)
+        self._describe()
+        self.bar.update(self.images_per_step)
+
+    def on_train_end(self, logs=None):
+        self.bar.close()
+
+
+class Interruption(keras.callbacks.Callback):
+    """Lets SIGINT and SIGTERM end training after the step at hand.
+
+    Attributes:
+        status: the exit status that such a process has, 130 or 143, or 0.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.status = 0
+        self.previous = {}
+
+    def on_train_begin(self, logs=None):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.previous[number] = signal.signal(number, self._note)
+
+    def _note(self, number, frame):
+        self.status = 128 + number
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.status:
+            self.model.stop_training = True
+
+    def restore_handlers(self) -> None:
+        """Gives the signals back; a second one then ends the process."""
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)

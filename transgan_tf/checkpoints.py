@@ -1,0 +1,187 @@
+"""Checkpoints: a folder of archives, and the generator that a run trained.
+
+A checkpoint is one `.npz` of every array that training continues from, in a
+folder `step-000001000`. It is written beside its name and renamed, so that a
+name stands for a whole checkpoint; the file `latest` names the newest.
+"""
+
+import logging
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from transgan_tf.checked import UserError
+from transgan_tf.configs import Config
+
+ARRAYS = "state.npz"
+LATEST = "latest"
+_log = logging.getLogger(__name__)
+
+
+class RunError(UserError):
+    """A run's folder that cannot be used."""
+
+
+class CheckpointFolder:
+    """The checkpoints of one run.
+
+    Args:
+        folder: made when the first checkpoint is saved.
+        keep: number of checkpoints that are kept.
+    """
+
+    def __init__(self, folder, keep: int = 3):
+        self.folder = Path(folder)
+        self.keep = keep
+
+    def latest(self) -> Path | None:
+        """Returns the newest checkpoint's folder, or None before the first."""
+        return _named(self.folder / LATEST)
+
+    def save(self, gan) -> Path:
+        """Writes the state of a `TransGAN`; returns the checkpoint's folder."""
+        name = f"step-{int(gan.step.numpy()):09d}"
+        temporary = self.folder / f".{name}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        arrays = {key: v.numpy() for key, v in state(gan).items()}
+        with open(temporary / ARRAYS, "wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        target = self.folder / name
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+        _write_name(self.folder / LATEST, name)
+        self._prune()
+        return target
+
+    def _prune(self):
+        for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
+            shutil.rmtree(old)
+
+    def restore(self, gan) -> bool:
+        """Loads the newest checkpoint, if any; tells whether there was one.
+
+        Raises:
+            RunError: the checkpoint is damaged or of other networks.
+        """
+        newest = self.latest()
+        if newest is None:
+            return False
+        load_arrays(newest, state(gan))
+        return True
+
+
+def state(gan) -> dict:
+    """Returns every variable that training continues from, by name.
+
+    The names do not depend on how many models the process has made before.
+    """
+    variables = {"step": gan.step}
+    for part in ("generator", "discriminator", "ema_generator"):
+        variables |= network_state(part, getattr(gan, part))
+    for part in ("generator_optimizer", "discriminator_optimizer"):
+        numbered = enumerate(getattr(gan, part).variables)
+        variables |= {f"{part}/{n:05d}": v for n, v in numbered}
+    for name, tracker in gan.trackers.items():
+        numbered = enumerate(tracker.variables)
+        variables |= {f"trackers/{name}/{n}": v for n, v in numbered}
+    return variables
+
+
+def network_state(part: str, network) -> dict:
+    """Returns a network's variables by `part` and path within the network."""
+    return {
+        f"{part}/{variable.path.partition('/')[2]}": variable
+        for variable in network.variables
+    }
+
+
+def load_arrays(checkpoint: Path, variables: dict) -> None:
+    """Assigns a checkpoint's arrays to variables of the same names.
+
+    Raises:
+        RunError: the file is damaged, or an array is missing or misshapen.
+    """
+    try:
+        with np.load(checkpoint / ARRAYS) as archive:
+            arrays = {name: archive[name] for name in variables}
+    except KeyError as error:
+        raise RunError(f"{checkpoint} is of another network: {error}") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"{checkpoint} is damaged ({error}): remove it, and write the name "
+            f"of an older one beside it into the file {LATEST}"
+        ) from None
+    for name, variable in variables.items():
+        if arrays[name].shape != tuple(variable.shape):
+            raise RunError(
+                f"{checkpoint} is of another network: {name} has shape "
+                f"{arrays[name].shape}, not {tuple(variable.shape)}"
+            )
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
+
+
+def load_generator(run_dir, checkpoint: str = LATEST):
+    """Returns the averaged generator of a run.
+
+    Args:
+        run_dir: the run's folder, with `config.json` and `checkpoints/`.
+        checkpoint: `"latest"`, or another file in `checkpoints/` that names
+            one.
+
+    Returns:
+        `transgan_tf.generator.Generator`.
+
+    Raises:
+        RunError: there is no such run or checkpoint.
+    """
+    from transgan_tf.generator import Generator
+
+    config = load_config(run_dir)
+    folder = _named(Path(run_dir, "checkpoints", checkpoint))
+    if folder is None:
+        raise RunError(
+            f"{run_dir} has no checkpoint {checkpoint!r} yet: train it first "
+            f"with python -m transgan_tf.train --run_dir={run_dir}"
+        )
+    generator = Generator(config.generator, name="ema_generator")
+    generator.build((None, config.generator.latent_dim))
+    load_arrays(folder, network_state("ema_generator", generator))
+    return generator
+
+
+def load_config(run_dir) -> Config:
+    """Reads the configuration that a run was started with.
+
+    Raises:
+        RunError: `run_dir` is not a run's folder.
+    """
+    path = Path(run_dir, "config.json")
+    if not path.is_file():
+        raise RunError(
+            f"{run_dir} is not a run, since it has no config.json: train one "
+            f"with python -m transgan_tf.train --run_dir={run_dir}"
+        )
+    return Config.from_json(path.read_text())
+
+
+def _named(path):
+    """Returns the folder that a file beside it names, or None."""
+    if not path.is_file():
+        return None
+    folder = path.parent / path.read_text().strip()
+    if not folder.is_dir():
+        raise RunError(f"{path} names {folder.name}, which is not there")
+    return folder
+
+
+def _write_name(path, name):
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(name + "\n")
+    temporary.replace(path)

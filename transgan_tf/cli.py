@@ -1,0 +1,68 @@
+"""What the command lines share: quiet start, one-sentence errors, statuses.
+
+Imports no TensorFlow, so that `--help` answers at once.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+
+import tyro
+
+from transgan_tf.checked import UserError
+
+DONE, FAILED = 0, 1
+
+
+def run(arguments_type: type, act: Callable, command: str, argv=None) -> int:
+    """Parses a command line and acts on it.
+
+    Args:
+        arguments_type: dataclass of the flags; its docstring is the help text.
+        act: function of the parsed arguments that returns an exit status.
+        command: how the command is called, for its help.
+        argv: the words after it; those of the process by default.
+
+    Returns:
+        The exit status: `act`'s, or 1 after one sentence about a user's error.
+
+    Raises:
+        SystemExit: with status 2 for a wrong command line.
+    """
+    arguments = tyro.cli(
+        arguments_type, args=argv, prog=command, use_underscores=True
+    )
+    import_tensorflow_quietly()
+    try:
+        return act(arguments)
+    except (UserError, OSError) as error:
+        print(f"error: {_sentence(error)}", file=sys.stderr)
+        return FAILED
+
+
+def import_tensorflow_quietly() -> None:
+    """Imports TensorFlow without its start-up notes.
+
+    C++ writes them before any log level holds, so standard error is turned
+    away meanwhile. If the import fails, they are shown.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except BaseException:
+            notes.seek(0)
+            os.write(saved, notes.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _sentence(error):
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
+    return str(error)

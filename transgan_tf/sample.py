@@ -1,0 +1,116 @@
+"""Draws images of a trained generator: `python -m transgan_tf.sample`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from transgan_tf import cli
+from transgan_tf.checked import require
+
+FRAMES_PER_SECOND = 24
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Draw images of a run's averaged generator.
+
+    Image i is that of the seed number seed + i, whatever the number of images.
+
+    A grid:
+
+    python -m transgan_tf.sample --run_dir=runs/mnist --output=grid.png
+
+    Single files:
+
+    python -m transgan_tf.sample --run_dir=runs/mnist --output_dir=images
+
+    A walk from seed to seed:
+
+    python -m transgan_tf.sample --run_dir=runs/mnist --num_images=8
+    --interpolate --output=walk.gif
+    """
+
+    run_dir: Path
+    """Folder of the run."""
+    num_images: int = 64
+    """Number of images, or of seeds that an interpolation visits."""
+    seed: int = 0
+    """Seed of the first image."""
+    output: Path | None = None
+    """File of the grid (.png) or of the interpolation (.gif, .mp4)."""
+    output_dir: Path | None = None
+    """Folder for single PNG files, named by seed."""
+    interpolate: bool = False
+    """Walk from seed to seed and back to the first."""
+    frames: int = 24
+    """Frames of an interpolation from each seed to the next."""
+    truncation: float = 1.0
+    """Scale of the latents, in (0, 1]; smaller is safer and less varied."""
+    checkpoint: str = "latest"
+    """Which checkpoint of the run."""
+
+    def check(self) -> None:
+        """Raises `ConfigError` for values that cannot be used."""
+        least = 2 if self.interpolate else 1
+        rule = f"must be at least {least}"
+        require(self.num_images >= least, "--num_images", rule, self.num_images)
+        require(self.frames >= 1, "--frames", "must be at least 1", self.frames)
+        inside = 0 < self.truncation <= 1
+        require(inside, "--truncation", "must be in (0, 1]", self.truncation)
+        if self.interpolate:
+            suffix = self.output.suffix if self.output else None
+            rule = "must name a .gif or .mp4 with --interpolate"
+            require(suffix in (".gif", ".mp4"), "--output", rule, self.output)
+        elif self.output is not None:
+            rule = "must name a .png unless --interpolate is given"
+            known = self.output.suffix == ".png"
+            require(known, "--output", rule, str(self.output))
+
+
+def act(arguments: Arguments) -> int:
+    """Does what the command line says; returns the exit status."""
+    from transgan_tf import sampling
+    from transgan_tf.checkpoints import load_config
+    from transgan_tf.checkpoints import load_generator
+
+    arguments.check()
+    generator = load_generator(arguments.run_dir, arguments.checkpoint)
+    seeds = arguments.seed + np.arange(arguments.num_images)
+    if arguments.interpolate:
+        frames = sampling.interpolate(
+            generator, seeds, arguments.frames, arguments.truncation
+        )
+        sampling.write_animation(arguments.output, frames, FRAMES_PER_SECOND)
+        print(arguments.output)
+        return cli.DONE
+    images = sampling.generate(
+        generator,
+        seeds,
+        arguments.truncation,
+        load_config(arguments.run_dir).evaluation.attention_noise,
+    )
+    _write(arguments, seeds, images, sampling)
+    return cli.DONE
+
+
+def _write(arguments, seeds, images, sampling):
+    """Writes a grid, single files, or both; a grid if neither is named."""
+    if arguments.output_dir is not None:
+        for seed, image in zip(seeds, images, strict=True):
+            path = arguments.output_dir / f"seed-{seed:09d}.png"
+            sampling.write_png(path, image)
+        print(f"{len(images)} images in {arguments.output_dir}")
+    if arguments.output is not None or arguments.output_dir is None:
+        output = arguments.output or Path("samples.png")
+        sampling.write_png(output, sampling.grid(images))
+        print(output)
+
+
+def main(argv=None) -> int:
+    return cli.run(Arguments, act, "python -m transgan_tf.sample", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Trains a TransGAN, or goes on with a run: `python -m transgan_tf.train`."""
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+from typing import Literal
+
+import tyro
+
+from transgan_tf import cli
+from transgan_tf.checked import ConfigError
+from transgan_tf.configs import Config
+from transgan_tf.estimate import describe
+from transgan_tf.presets import get_preset
+from transgan_tf.presets import preset_names
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train a TransGAN, or go on with a run by the same command.
+
+    The embedded digits, for minutes:
+
+    python -m transgan_tf.train --dataset=mnist --run_dir=runs/mnist
+
+    Your own images, a folder data/cats/ of them:
+
+    python -m transgan_tf.train --dataset=cats --preset=celeba_64
+    """
+
+    dataset: str = "mnist"
+    """Name of a folder in data_dir, path of a folder of images, or mnist."""
+    data_dir: Path = Path("data")
+    """Folder of prepared datasets."""
+    run_dir: Path | None = None
+    """Where the run lives; runs/DATASET by default."""
+    preset: str | None = None
+    """Networks and recipe; by default the one named as the dataset."""
+    steps: int | None = None
+    """Generator updates of the whole run."""
+    batch_size: int | None = None
+    """Real images of one discriminator update."""
+    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    """Type of the matrix multiplications."""
+    strategy: Literal["auto", "mirrored", "none"] | None = None
+    """How the step is spread over devices; auto takes all GPUs."""
+    seed: int | None = None
+    """Seed of every random draw."""
+    assignments: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]],
+        tyro.conf.arg(name="set", metavar="FIELD=VALUE"),
+    ] = ()
+    """Change a field of the configuration, such as generator.latent_dim=128."""
+    dry_run: bool = False
+    """Print the configuration, parameters and memory, and stop."""
+
+    def config(self) -> Config:
+        """Returns the preset's configuration with the flags' changes."""
+        flags = ("steps", "batch_size", "precision", "strategy", "seed")
+        changes = [
+            f"training.{name}={getattr(self, name)}"
+            for name in flags
+            if getattr(self, name) is not None
+        ]
+        preset = get_preset(self.preset or self._preset_of_dataset())
+        return preset.config.override([*changes, *self.assignments])
+
+    def _preset_of_dataset(self):
+        if self.dataset in preset_names():
+            return self.dataset
+        places = (self.data_dir / self.dataset, Path(self.dataset))
+        if not any(place.is_dir() for place in places):
+            # No preset either: the error names the nearest one.
+            return self.dataset
+        raise ConfigError(
+            f"the dataset {self.dataset} needs --preset, which names the "
+            f"networks: one of {', '.join(preset_names())}"
+        )
+
+    def run_folder(self) -> Path:
+        return self.run_dir or Path("runs", Path(self.dataset).name)
+
+
+def act(arguments: Arguments) -> int:
+    """Does what the command line says; returns the exit status."""
+    config = arguments.config()
+    if arguments.dry_run:
+        print(config.to_json() + describe(config))
+        return cli.DONE
+    from transgan_tf.data import load_dataset
+    from transgan_tf.training import train
+
+    images = load_dataset(arguments.dataset, arguments.data_dir, config)
+    return train(config, images, arguments.run_folder())
+
+
+def main(argv=None) -> int:
+    return cli.run(Arguments, act, "python -m transgan_tf.train", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""A whole training run: from a configuration and images to a run's folder."""
+
+import logging
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from transgan_tf.callbacks import Checkpointing
+from transgan_tf.callbacks import Curves
+from transgan_tf.callbacks import FiniteGuard
+from transgan_tf.callbacks import Interruption
+from transgan_tf.callbacks import ProgressBar
+from transgan_tf.callbacks import SampleGrids
+from transgan_tf.checkpoints import CheckpointFolder
+from transgan_tf.configs import Config
+from transgan_tf.data import step_batches
+from transgan_tf.gan import TransGAN
+from transgan_tf.gan import make_gan
+from transgan_tf.runs import open_run
+from transgan_tf.runs import start_log
+
+_log = logging.getLogger(__name__)
+
+
+def train(config: Config, images: np.ndarray, run_dir) -> int:
+    """Trains to the configured number of steps, from the newest checkpoint.
+
+    Args:
+        config: everything that the run depends on.
+        images: uint8 `(N, H, W, C)` of the configured size.
+        run_dir: the run's folder.
+
+    Returns:
+        0, or 130 or 143 after a signal; the state is saved in all cases.
+
+    Raises:
+        UserError: the folder is of another run, or a gradient is not finite.
+    """
+    open_run(run_dir, config)
+    start_log(run_dir)
+    seed_everything(config.training.seed)
+    with make_strategy(config.training.strategy).scope():
+        gan = make_gan(config)
+    folder = CheckpointFolder(
+        Path(run_dir, "checkpoints"), config.training.keep_checkpoints
+    )
+    resumed = folder.restore(gan)
+    first_step = int(gan.step.numpy())
+    how = f"goes on at step {first_step}" if resumed else "starts"
+    _log.info("%s %s, %d images", run_dir, how, len(images))
+    if first_step >= config.training.steps:
+        _log.info("the run has done its %d steps", first_step)
+        return 0
+    return fit(gan, config, images, run_dir, folder)
+
+
+def fit(
+    gan: TransGAN,
+    config: Config,
+    images: np.ndarray,
+    run_dir,
+    folder: CheckpointFolder,
+) -> int:
+    """Runs `gan.fit` with all callbacks; returns the exit status."""
+    training = config.training
+    first_step = int(gan.step.numpy())
+    span = (first_step, training.steps)
+    writer = tf.summary.create_file_writer(str(Path(run_dir, "tensorboard")))
+    checkpointing = Checkpointing(
+        training.checkpoint_every_steps, *span, folder=folder
+    )
+    interruption = Interruption()
+    callbacks = [
+        FiniteGuard(
+            training.log_every_steps,
+            *span,
+            also_every=training.checkpoint_every_steps,
+        ),
+        ProgressBar(*span, training.images_per_step, training.log_every_steps),
+        Curves(
+            training.log_every_steps,
+            *span,
+            run_dir=run_dir,
+            writer=writer,
+            images_per_step=training.images_per_step,
+        ),
+        SampleGrids(
+            training.sample_every_steps, *span, run_dir=run_dir, writer=writer
+        ),
+        checkpointing,
+        interruption,
+    ]
+    try:
+        gan.fit(
+            step_batches(images, training, first_step),
+            steps_per_epoch=training.steps - first_step,
+            callbacks=callbacks,
+            verbose=0,
+            shuffle=False,
+        )
+        checkpointing.save()
+    finally:
+        interruption.restore_handlers()
+        writer.close()
+    if interruption.status:
+        _log.info("interrupted and saved at step %d", checkpointing.step)
+    return interruption.status
+
+
+def seed_everything(seed: int) -> None:
+    """Fixes initial weights, and makes every operation deterministic."""
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def make_strategy(name: str) -> tf.distribute.Strategy:
+    """Returns the `tf.distribute` strategy of a configuration's name.
+
+    `"auto"` mirrors over GPUs if there are several; `"mirrored"` over all
+    GPUs, or else over all logical CPU devices.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    if name == "none" or (name == "auto" and len(gpus) < 2):
+        return tf.distribute.get_strategy()
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy([d.name for d in devices])
