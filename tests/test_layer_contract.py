@@ -25,6 +25,9 @@ CONTRACTS = {
         (2, 24, 15),
         (2, 24, 15),
     ),
+    "LayerNorm": LayerContract(
+        layers.LayerNorm, {"epsilon": 1e-3}, (2, 5, 7), (2, 5, 7)
+    ),
     "MultiHeadAttention": LayerContract(
         layers.MultiHeadAttention,
         {"heads": 5, "window": 3, "initialization": "normal"},

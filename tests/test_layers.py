@@ -6,10 +6,12 @@ import math
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from transgan_tf.layers import AttentionNoise
 from transgan_tf.layers import ClassToken
 from transgan_tf.layers import GridSelfAttention
+from transgan_tf.layers import LayerNorm
 from transgan_tf.layers import MultiHeadAttention
 from transgan_tf.layers import PatchEmbedding
 from transgan_tf.layers import PositionEmbedding
@@ -342,6 +344,39 @@ def test_layer_norm_has_pytorchs_epsilon():
     # Variance 1e-4; under the root 1.1e-4.
     expected = 0.01 / math.sqrt(1.1e-4)
     close(make_norm("layer_norm")(x), [[[-expected, expected]]])
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "token_scaling"])
+def test_norms_can_be_differentiated_twice(kind):
+    # d/dx of ||d sum(w * norm(x)) / dx||**2, against central differences.
+    # `tf.nn.moments` fails this: it stops a gradient within the variance.
+    norm, w = make_norm(kind), normal(1, 1, 5, seed=1)
+    norm.build((None, 1, 5))
+
+    def squared_slope(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.reduce_sum(w * norm(x))
+        return tf.reduce_sum(tape.gradient(y, x) ** 2)
+
+    x = tf.constant(normal(1, 1, 5))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        value = squared_slope(x)
+    slope = tape.gradient(value, x).numpy().ravel()
+    steps = 1e-2 * np.eye(5, dtype="float32").reshape(5, 1, 1, 5)
+    ends = [(squared_slope(x + s), squared_slope(x - s)) for s in steps]
+    expected = [float(up - down) / 2e-2 for up, down in ends]
+    np.testing.assert_allclose(slope, expected, rtol=0.01, atol=0.01)
+
+
+def test_layer_norm_by_hand():
+    x = np.array([[[1.0, 3.0, 8.0]]], "float32")
+    layer = filled(LayerNorm(epsilon=1.0), x.shape)
+    gamma, beta = (np.asarray(weight) for weight in layer.weights)
+    # Mean 4; squared distances 9, 1, 16.
+    scaled = np.array([-3.0, -1.0, 4.0]) / math.sqrt(26 / 3 + 1)
+    close(layer(x)[0, 0], scaled * gamma + beta)
 
 
 def test_token_scaling_in_half_precision_does_not_overflow():

@@ -4,6 +4,7 @@ from transgan_tf.layers.attention import AttentionNoise
 from transgan_tf.layers.attention import GridSelfAttention
 from transgan_tf.layers.attention import MultiHeadAttention
 from transgan_tf.layers.block import TransformerBlock
+from transgan_tf.layers.norm import LayerNorm
 from transgan_tf.layers.norm import TokenScaling
 from transgan_tf.layers.position import ClassToken
 from transgan_tf.layers.position import PositionEmbedding
@@ -16,6 +17,7 @@ __all__ = [
     "AttentionNoise",
     "ClassToken",
     "GridSelfAttention",
+    "LayerNorm",
     "MultiHeadAttention",
     "PatchEmbedding",
     "PositionEmbedding",

@@ -3,7 +3,57 @@
 import keras
 from keras import ops
 
-LAYER_NORM_EPSILON = 1e-5
+
+@keras.saving.register_keras_serializable(package="transgan_tf")
+class LayerNorm(keras.layers.Layer):
+    """Layer normalization whose second derivative is right.
+
+    Keras' own goes through `tf.nn.moments`, which stops the gradient at the
+    mean within the variance: right for a first derivative, but a gradient
+    penalty takes two, and its gradients were off by up to 2 %.
+
+    Computed in float32 whatever the dtype policy.
+
+    Args:
+        epsilon: float. Added to the variance; PyTorch's by default.
+
+    Call arguments:
+        x: tokens `(B, N, D)`.
+
+    Returns:
+        Tokens `(B, N, D)`.
+    """
+
+    def __init__(self, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        # === Config ===
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        shape = (input_shape[-1],)
+        self.gamma = self.add_weight(
+            name="gamma", shape=shape, initializer="ones"
+        )
+        self.beta = self.add_weight(
+            name="beta", shape=shape, initializer="zeros"
+        )
+
+    def call(self, x):
+        wide = ops.cast(x, "float32")
+        wide = wide - ops.mean(wide, axis=-1, keepdims=True)
+        variance = ops.mean(ops.square(wide), axis=-1, keepdims=True)
+        scale = ops.rsqrt(variance + self.epsilon)
+        scale = scale * ops.cast(self.gamma, "float32")
+        y = wide * scale + ops.cast(self.beta, "float32")
+        return ops.cast(y, x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        config = super().get_config()
+        config.update({"epsilon": self.epsilon})
+        return config
 
 
 @keras.saving.register_keras_serializable(package="transgan_tf")
@@ -53,9 +103,7 @@ def make_norm(kind: str, **kwargs) -> keras.layers.Layer:
         **kwargs: passed to the layer.
     """
     if kind == "layer_norm":
-        return keras.layers.LayerNormalization(
-            epsilon=LAYER_NORM_EPSILON, **kwargs
-        )
+        return LayerNorm(**kwargs)
     if kind == "token_scaling":
         return TokenScaling(**kwargs)
     raise ValueError(
