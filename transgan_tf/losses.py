@@ -54,6 +54,7 @@ def real_penalty(judge, real, fake, mix):
 
 
 def _squared_gradient_norms(judge, images):
+    images = tf.convert_to_tensor(images)
     with tf.GradientTape() as tape:
         tape.watch(images)
         logits = judge(images)
