@@ -82,7 +82,7 @@ def load_dataset(dataset: str, data_dir, config: Config) -> np.ndarray:
         return _fitted_digits(*size)
     if dataset and (os.sep in dataset or _is_folder(dataset)):
         return load_folder(dataset, *size)
-    raise DataError(_unknown_dataset(dataset, data_dir))
+    raise DataError(unknown_dataset(dataset, data_dir))
 
 
 def _is_folder(path):
@@ -94,7 +94,8 @@ def _is_folder(path):
         return False
 
 
-def _unknown_dataset(dataset, data_dir):
+def unknown_dataset(dataset: str, data_dir) -> str:
+    """Returns the sentence about a dataset that is not there."""
     if dataset in preset_names():
         source = get_preset(dataset).dataset.usual_source
         return (

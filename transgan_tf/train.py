@@ -12,7 +12,9 @@ import tyro
 from transgan_tf import cli
 from transgan_tf.checked import ConfigError
 from transgan_tf.configs import Config
-from transgan_tf.estimate import describe
+from transgan_tf.estimate import discriminator_parameters
+from transgan_tf.estimate import generator_parameters
+from transgan_tf.estimate import training_memory
 from transgan_tf.presets import get_preset
 from transgan_tf.presets import preset_names
 
@@ -74,8 +76,10 @@ class Arguments:
             return self.dataset
         places = (self.data_dir / self.dataset, Path(self.dataset))
         if not any(place.is_dir() for place in places):
-            # No preset either: the error names the nearest one.
-            return self.dataset
+            from transgan_tf.data import DataError
+            from transgan_tf.data import unknown_dataset
+
+            raise DataError(unknown_dataset(self.dataset, self.data_dir))
         raise ConfigError(
             f"the dataset {self.dataset} needs --preset, which names the "
             f"networks: one of {', '.join(preset_names())}"
@@ -89,13 +93,27 @@ def act(arguments: Arguments) -> int:
     """Does what the command line says; returns the exit status."""
     config = arguments.config()
     if arguments.dry_run:
-        print(config.to_json() + describe(config))
+        print(describe(config))
         return cli.DONE
     from transgan_tf.data import load_dataset
     from transgan_tf.training import train
 
     images = load_dataset(arguments.dataset, arguments.data_dir, config)
     return train(config, images, arguments.run_folder())
+
+
+def describe(config: Config) -> str:
+    """Returns what a dry run prints."""
+    counts = (
+        f"generator: {generator_parameters(config.generator):,} parameters\n"
+        "discriminator: "
+        f"{discriminator_parameters(config.discriminator):,} parameters\n"
+    )
+    memory = training_memory(config).total / 2**30
+    return (
+        f"{config.to_json()}{counts}"
+        f"memory: about {memory:.1f} GiB on each device (an estimate)"
+    )
 
 
 def main(argv=None) -> int:
