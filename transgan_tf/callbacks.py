@@ -30,20 +30,21 @@ class Periodic(keras.callbacks.Callback):
     """Acts every so many steps, and at the last one.
 
     Args:
-        every: number of steps between acts.
+        *periods: numbers of steps between acts.
         first_step: steps that were done before this `fit`.
         last_step: steps of the whole run.
     """
 
-    def __init__(self, every: int, first_step: int, last_step: int):
+    def __init__(self, *periods: int, first_step: int, last_step: int):
         super().__init__()
-        self.every = every
+        self.periods = periods
         self.step = first_step
         self.last_step = last_step
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        if self.step % self.every == 0 or self.step == self.last_step:
+        due = any(self.step % period == 0 for period in self.periods)
+        if due or self.step == self.last_step:
             self.act(logs or {})
 
     def act(self, logs):
@@ -55,21 +56,12 @@ class FiniteGuard(Periodic):
     """Stops training when a gradient was not finite.
 
     The model notes the step itself; this looks at the note now and then, since
-    every look waits for the device. It comes before `Checkpointing`, at whose
-    steps it looks too, so that a checkpoint always holds finite weights.
+    every look waits for the device. It comes before the callbacks that write,
+    and looks at all their steps, so that what they write is finite.
 
     Raises:
         TrainingStopped: says at which step.
     """
-
-    def __init__(self, *args, also_every: int):
-        super().__init__(*args)
-        self.also_every = also_every
-
-    def on_train_batch_end(self, batch, logs=None):
-        super().on_train_batch_end(batch, logs)
-        if self.step % self.also_every == 0:
-            self.act(logs)
 
     def act(self, logs):
         bad_step = int(self.model.bad_step.numpy())
@@ -84,8 +76,8 @@ class FiniteGuard(Periodic):
 class Checkpointing(Periodic):
     """Saves the training state; see `transgan_tf.checkpoints`."""
 
-    def __init__(self, *args, folder: CheckpointFolder):
-        super().__init__(*args)
+    def __init__(self, *periods, folder: CheckpointFolder, **kwargs):
+        super().__init__(*periods, **kwargs)
         self.folder = folder
         self.saved_step = None
 
@@ -106,8 +98,8 @@ class Curves(Periodic):
     was cut off; they are taken out first.
     """
 
-    def __init__(self, *args, run_dir, writer, images_per_step: int):
-        super().__init__(*args)
+    def __init__(self, *periods, run_dir, writer, images_per_step, **kwargs):
+        super().__init__(*periods, **kwargs)
         self.path = Path(run_dir, "metrics.jsonl")
         self.writer = writer
         self.images_per_step = images_per_step
@@ -149,8 +141,8 @@ class Curves(Periodic):
 class SampleGrids(Periodic):
     """Draws the same 64 seeds again and again, from before the first step."""
 
-    def __init__(self, *args, run_dir, writer):
-        super().__init__(*args)
+    def __init__(self, *periods, run_dir, writer, **kwargs):
+        super().__init__(*periods, **kwargs)
         self.folder = Path(run_dir, "samples")
         self.writer = writer
 
@@ -166,15 +158,12 @@ class SampleGrids(Periodic):
         self.writer.flush()
 
 
-class ProgressBar(keras.callbacks.Callback):
+class ProgressBar(Periodic):
     """Images per second, losses and the time left, on standard error."""
 
-    def __init__(self, first_step, last_step, images_per_step, every):
-        super().__init__()
-        self.step = first_step
-        self.last_step = last_step
+    def __init__(self, *periods, images_per_step, **kwargs):
+        super().__init__(*periods, **kwargs)
         self.images_per_step = images_per_step
-        self.every = every
 
     def on_train_begin(self, logs=None):
         self.bar = tqdm(
@@ -193,15 +182,16 @@ class ProgressBar(keras.callbacks.Callback):
         self.bar.set_description(text, refresh=False)
 
     def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
-        if self.step % self.every == 0:
-            losses = {
-                name: f"{float(logs[name]):.3f}"
-                for name in ("discriminator_loss", "generator_loss")
-            }
-            self.bar.set_postfix(losses, refresh=False)
+        super().on_train_batch_end(batch, logs)
         self._describe()
         self.bar.update(self.images_per_step)
+
+    def act(self, logs):
+        losses = {
+            name: f"{float(logs[name]):.3f}"
+            for name in ("discriminator_loss", "generator_loss")
+        }
+        self.bar.set_postfix(losses, refresh=False)
 
     def on_train_end(self, logs=None):
         self.bar.close()

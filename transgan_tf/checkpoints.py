@@ -108,7 +108,9 @@ def load_arrays(checkpoint: Path, variables: dict) -> None:
         RunError: the file is damaged, or an array is missing or misshapen.
     """
     try:
-        with np.load(checkpoint / ARRAYS) as archive:
+        # NumPy would leave a damaged file open.
+        with open(checkpoint / ARRAYS, "rb") as file:
+            archive = np.load(file)
             arrays = {name: archive[name] for name in variables}
     except KeyError as error:
         raise RunError(f"{checkpoint} is of another network: {error}") from None

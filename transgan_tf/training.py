@@ -66,32 +66,9 @@ def fit(
     """Runs `gan.fit` with all callbacks; returns the exit status."""
     training = config.training
     first_step = int(gan.step.numpy())
-    span = (first_step, training.steps)
     writer = tf.summary.create_file_writer(str(Path(run_dir, "tensorboard")))
-    checkpointing = Checkpointing(
-        training.checkpoint_every_steps, *span, folder=folder
-    )
-    interruption = Interruption()
-    callbacks = [
-        FiniteGuard(
-            training.log_every_steps,
-            *span,
-            also_every=training.checkpoint_every_steps,
-        ),
-        ProgressBar(*span, training.images_per_step, training.log_every_steps),
-        Curves(
-            training.log_every_steps,
-            *span,
-            run_dir=run_dir,
-            writer=writer,
-            images_per_step=training.images_per_step,
-        ),
-        SampleGrids(
-            training.sample_every_steps, *span, run_dir=run_dir, writer=writer
-        ),
-        checkpointing,
-        interruption,
-    ]
+    callbacks = make_callbacks(training, first_step, run_dir, writer, folder)
+    *_, checkpointing, interruption = callbacks
     try:
         gan.fit(
             step_batches(images, training, first_step),
@@ -107,6 +84,24 @@ def fit(
     if interruption.status:
         _log.info("interrupted and saved at step %d", checkpointing.step)
     return interruption.status
+
+
+def make_callbacks(training, first_step, run_dir, writer, folder) -> list:
+    """Returns the callbacks of a run, in the order in which they act."""
+    span = {"first_step": first_step, "last_step": training.steps}
+    written = {"run_dir": run_dir, "writer": writer}
+    images = {"images_per_step": training.images_per_step}
+    log_every = training.log_every_steps
+    sample_every = training.sample_every_steps
+    save_every = training.checkpoint_every_steps
+    return [
+        FiniteGuard(log_every, sample_every, save_every, **span),
+        ProgressBar(log_every, **span, **images),
+        Curves(log_every, **span, **written, **images),
+        SampleGrids(sample_every, **span, **written),
+        Checkpointing(save_every, **span, folder=folder),
+        Interruption(),
+    ]
 
 
 def seed_everything(seed: int) -> None:

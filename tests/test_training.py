@@ -1,0 +1,185 @@
+"""Whole runs: what they write, that they resume, that they stop well."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tests.tiny import tiny_config
+from transgan_tf.callbacks import TrainingStopped
+from transgan_tf.checkpoints import CheckpointFolder
+from transgan_tf.checkpoints import RunError
+from transgan_tf.checkpoints import load_generator
+from transgan_tf.checkpoints import state
+from transgan_tf.gan import make_gan
+from transgan_tf.training import train
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (21, 12, 12, 3), "uint8")
+
+
+def run_config(**changes):
+    periods = {
+        "checkpoint_every_steps": 2,
+        "log_every_steps": 2,
+        "sample_every_steps": 3,
+    }
+    return tiny_config(**periods | changes)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of 5 steps, undisturbed."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert train(run_config(steps=5), IMAGES, folder) == 0
+    return folder
+
+
+def read_metrics(folder):
+    text = (folder / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def arrays_of(folder):
+    newest = CheckpointFolder(folder / "checkpoints").latest()
+    with np.load(newest / "state.npz") as archive:
+        return dict(archive)
+
+
+def test_a_run_writes_all_its_files(run):
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "checkpoints",
+        "config.json",
+        "log.txt",
+        "metrics.jsonl",
+        "samples",
+        "tensorboard",
+    }
+    samples = sorted(path.name for path in (run / "samples").iterdir())
+    assert samples == [f"step-{n:09d}.png" for n in (0, 3, 5)]
+    with Image.open(run / "samples" / samples[0]) as grid:
+        assert grid.size == (8 * 12, 8 * 12)
+    checkpoints = {path.name for path in (run / "checkpoints").iterdir()}
+    kept = {f"step-{n:09d}" for n in (2, 4, 5)}
+    assert checkpoints == kept | {"latest"}
+
+
+def test_curves_have_a_line_for_each_period(run):
+    lines = read_metrics(run)
+    assert [line["step"] for line in lines] == [2, 4, 5]
+    assert [line["images"] for line in lines] == [16, 32, 40]
+    for line in lines:
+        assert all(np.isfinite(value) for value in line.values())
+        assert line["images_per_second"] > 0
+        # D's loss is made of these.
+        whole = line["fake_logits"] - line["real_logits"]
+        whole += 10 * line["penalty"]
+        assert line["discriminator_loss"] == pytest.approx(whole, abs=1e-3)
+
+
+def test_tensorboard_has_curves_and_grids(run):
+    tags = {}
+    for path in (run / "tensorboard").iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                tags.setdefault(value.tag, []).append(event.step)
+    assert tags["samples"] == [0, 3, 5]
+    assert tags["generator_loss"] == [2, 4, 5]
+    assert tags["images_per_second"] == [2, 4, 5]
+
+
+def test_the_same_command_again_does_nothing(run, caplog):
+    before = (run / "metrics.jsonl").read_bytes()
+    # The library's logger writes through handlers of its own.
+    logging.getLogger("transgan_tf").propagate = True
+    with caplog.at_level(logging.INFO, "transgan_tf"):
+        assert train(run_config(steps=5), IMAGES, run) == 0
+    assert "has done its 5 steps" in caplog.text
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_in_two_parts_equals_one_in_one(run, tmp_path):
+    folder = tmp_path / "parts"
+    train(run_config(steps=2), IMAGES, folder)
+    # What a process that was killed later would have left behind.
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "images": 32}\n{"step": 5, "ima')
+    train(run_config(steps=5), IMAGES, folder)
+    expected, actual = arrays_of(run), arrays_of(folder)
+    assert expected.keys() == actual.keys()
+    for name in expected:
+        np.testing.assert_array_equal(actual[name], expected[name], name)
+    for one, other in zip(read_metrics(run), read_metrics(folder), strict=True):
+        one.pop("images_per_second"), other.pop("images_per_second")
+        assert one == other
+
+
+def test_only_averaged_weights_are_loaded(run):
+    arrays = arrays_of(run)
+    generator = load_generator(run)
+    for variable in generator.variables:
+        path = variable.path.partition("/")[2]
+        average = arrays[f"ema_generator/{path}"]
+        np.testing.assert_array_equal(variable.numpy(), average)
+    kernel = "generator/from_latent/kernel"
+    assert (arrays[kernel] != arrays[f"ema_{kernel}"]).any()
+
+
+def test_another_configuration_is_refused(run):
+    other = run_config(steps=5, batch_size=6, seed=3)
+    with pytest.raises(RunError) as error:
+        train(other, IMAGES, run)
+    assert "training.batch_size: 4 -> 6" in str(error.value)
+    assert "training.seed: 0 -> 3" in str(error.value)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="holds something that is not a run"):
+        train(run_config(), IMAGES, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="file/run cannot be written"):
+        train(run_config(), IMAGES, tmp_path / "file" / "run")
+
+
+def test_gradients_that_are_not_finite_stop_the_run(tmp_path):
+    folder = tmp_path / "run"
+    train(run_config(steps=2), IMAGES, folder)
+    good = arrays_of(folder)
+    archive = folder / "checkpoints" / "step-000000002" / "state.npz"
+    # A weight that the next steps cannot survive.
+    broken = dict(good)
+    broken["discriminator/head/bias"] = np.full(1, np.nan, "float32")
+    np.savez(archive, **broken)
+    with pytest.raises(TrainingStopped, match="of step 3 are not finite"):
+        train(run_config(steps=9), IMAGES, folder)
+    checkpoints = [p.name for p in (folder / "checkpoints").glob("step-*")]
+    assert checkpoints == ["step-000000002"]
+
+
+def test_a_damaged_checkpoint_is_named(run, tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    gan = make_gan(run_config())
+    saved = folder.save(gan)
+    archive = saved / "state.npz"
+    archive.write_bytes(archive.read_bytes()[:-1000])
+    with pytest.raises(RunError, match=f"{saved.name} is damaged"):
+        folder.restore(gan)
+
+
+def test_a_checkpoint_of_other_networks_is_named(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    folder.save(make_gan(run_config()))
+    other = make_gan(run_config(generator={"latent_dim": 6}))
+    before = {name: v.numpy() for name, v in state(other).items()}
+    with pytest.raises(RunError, match="from_latent/kernel has shape"):
+        folder.restore(other)
+    for name, variable in state(other).items():
+        np.testing.assert_array_equal(variable.numpy(), before[name])
