@@ -1,0 +1,185 @@
+"""Parameters by formula against the built networks; memory estimates."""
+
+import dataclasses
+
+import pytest
+
+from transgan_tf.configs import DiscriminatorConfig
+from transgan_tf.configs import GeneratorConfig
+from transgan_tf.configs import Stage
+from transgan_tf.estimate import discriminator_parameters
+from transgan_tf.estimate import generator_parameters
+from transgan_tf.estimate import training_memory
+from transgan_tf.presets import get_preset
+from transgan_tf.presets import preset_names
+
+SHUFFLE = "pixel_shuffle"
+
+GENERATORS = {
+    "one stage": GeneratorConfig((Stage(5, 8, 2),), latent_dim=3),
+    "grey, no blocks": GeneratorConfig(
+        (Stage(3, 16, 0), Stage(6, 4, 1, upsample=SHUFFLE)),
+        channels=1,
+        latent_dim=7,
+    ),
+    "scaled, noise, windows": GeneratorConfig(
+        (
+            Stage(4, 48, 1),
+            Stage(8, 48, 2, window=4, upsample="bicubic"),
+            Stage(16, 12, 3, window=2, global_blocks=1, upsample=SHUFFLE),
+        ),
+        heads=3,
+        mlp_ratio=2,
+        norm="token_scaling",
+        attention_noise=True,
+        latent_dim=11,
+    ),
+    "no relative position": GeneratorConfig(
+        (Stage(4, 8, 3, window=2),), relative_position=False, latent_dim=5
+    ),
+}
+DISCRIMINATORS = {
+    "one scale": DiscriminatorConfig((Stage(7, 8, 1),), image_size=21),
+    "three scales, windows": DiscriminatorConfig(
+        (
+            Stage(12, 12, 3, window=4, global_blocks=1),
+            Stage(6, 18, 1, window=3),
+            Stage(3, 24, 2),
+        ),
+        channels=1,
+        heads=3,
+        attention_noise=True,
+        image_size=24,
+    ),
+    "scaled, wide mlp": DiscriminatorConfig(
+        (Stage(8, 8, 2), Stage(4, 20, 0)),
+        norm="token_scaling",
+        mlp_ratio=5,
+        image_size=16,
+    ),
+    "no relative position": DiscriminatorConfig(
+        (Stage(4, 8, 3, window=2),), relative_position=False, image_size=8
+    ),
+}
+# The issue's numbers, counted in the authors' code.
+AUTHORS = {
+    "cifar10": (83_312_495, 10_210_400),
+    "stl10": (168_466_623, 10_341_536),
+    "lsun_church": (205_291_952, 17_754_569),
+}
+
+
+def count(network):
+    return sum(v.value.shape.num_elements() for v in network.trainable_weights)
+
+
+def built_generator(config):
+    from transgan_tf.generator import Generator
+
+    network = Generator(config)
+    network.build((None, config.latent_dim))
+    return network
+
+
+def built_discriminator(config):
+    from transgan_tf.discriminator import Discriminator
+
+    network = Discriminator(config)
+    size = config.image_size
+    network.build((None, size, size, config.channels))
+    return network
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generator_parameters(name):
+    config = GENERATORS[name]
+    assert generator_parameters(config) == count(built_generator(config))
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_discriminator_parameters(name):
+    config = DISCRIMINATORS[name]
+    network = built_discriminator(config)
+    assert discriminator_parameters(config) == count(network)
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_authors_parameters(name):
+    config = get_preset(name).config
+    assert AUTHORS[name] == (
+        generator_parameters(config.generator),
+        discriminator_parameters(config.discriminator),
+    )
+
+
+@pytest.mark.slow
+def test_the_built_cifar10_networks():
+    config = get_preset("cifar10").config
+    assert AUTHORS["cifar10"] == (
+        count(built_generator(config.generator)),
+        count(built_discriminator(config.discriminator)),
+    )
+
+
+def test_table_6_has_the_parameters_that_hypergan_counts():
+    config = get_preset("celeba_128").config
+    assert generator_parameters(config.generator) == 151_512_455
+
+
+# Small enough to count by hand: 4 x 4 tokens of width 4, one block each.
+TINY = dataclasses.replace(
+    get_preset("mnist").config,
+    generator=GeneratorConfig((Stage(4, 4, 1),), latent_dim=1),
+    discriminator=DiscriminatorConfig((Stage(4, 4, 1),), image_size=4),
+)
+# Tokens 16 * 4 * (2 + 16) float32 numbers, attention 16 * 4 * 16.
+TINY_KEPT = (1152 + 1024) * 4
+
+
+def tiny_memory(*assignments, replicas=1):
+    fields = ("batch_size=8", "generator_batch_factor=1", *assignments)
+    config = TINY.override([f"training.{field}" for field in fields])
+    return training_memory(config, replicas)
+
+
+def test_weights_by_hand():
+    generator = generator_parameters(TINY.generator)
+    discriminator = discriminator_parameters(TINY.discriminator)
+    largest = max(generator, discriminator)
+    numbers = 4 * generator + 3 * discriminator
+    assert tiny_memory().weights == 4 * (numbers + largest)
+    parts = ("accumulation=4", "generator_accumulation=2")
+    gradients = max(2 * generator, 4 * discriminator)
+    assert tiny_memory(*parts).weights == 4 * (numbers + gradients)
+
+
+def test_activations_by_hand():
+    generator_heavy = tiny_memory("generator_batch_factor=20")
+    assert generator_heavy.largest_update == "generator"
+    expected = 2.4 * 160 * 2 * TINY_KEPT
+    assert generator_heavy.activations == pytest.approx(expected)
+    half = tiny_memory("generator_batch_factor=20", "precision=bfloat16")
+    expected = 2.4 * 160 * 2 * (1152 * 2 + 1024 * 4)
+    assert half.activations == pytest.approx(expected)
+
+
+def test_activations_shrink_with_replicas_and_micro_batches():
+    whole = tiny_memory().activations
+    parts = ("accumulation=2", "generator_accumulation=2")
+    assert tiny_memory(*parts).activations == pytest.approx(whole / 2)
+    shared = tiny_memory(replicas=4)
+    assert shared.activations == pytest.approx(whole / 4)
+    assert shared.weights == tiny_memory().weights
+
+
+def test_a_loss_without_penalty_takes_less():
+    with_penalty, without = tiny_memory(), tiny_memory("loss=hinge")
+    assert without.activations < with_penalty.activations
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_total_is_the_sum(name):
+    memory = training_memory(get_preset(name).config)
+    parts = (memory.weights, memory.activations, memory.program)
+    assert memory.total == sum(parts)
+    assert min(parts) > 0
