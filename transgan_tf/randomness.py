@@ -7,6 +7,7 @@ same seed gives the same numbers however the batch is split.
 """
 
 import dataclasses
+import math
 
 import tensorflow as tf
 
@@ -49,8 +50,7 @@ class Draws:
     def normal(self, *shape: int) -> tf.Tensor:
         """Returns standard normal float32 numbers, `(size, *shape)`."""
         shape = (self.total or self.size, *shape)
-        numbers = tf.random.stateless_normal(shape, self.seed, alg=ALGORITHM)
-        return self._own_rows(numbers)
+        return self._own_rows(_normal(self.seed, shape))
 
     def uniform(self, *shape: int, low=0.0, high=1.0) -> tf.Tensor:
         """Returns float32 numbers in `[low, high)`, `(size, *shape)`."""
@@ -77,7 +77,25 @@ class Draws:
 
 
 def _uniform(seed, shape):
-    return tf.random.stateless_uniform(shape, seed, alg=ALGORITHM)
+    """Returns float32 numbers in `[0, 1)`.
+
+    From bits, which XLA and the plain kernels draw alike; each makes other
+    floats of them.
+    """
+    bits = tf.random.stateless_uniform(
+        shape, seed, minval=None, maxval=None, dtype=tf.uint32, alg=ALGORITHM
+    )
+    kept = tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32))
+    # Through int32, since XLA and the kernels know its cast everywhere.
+    return tf.cast(tf.cast(kept, tf.int32), tf.float32) * 2.0**-24
+
+
+def _normal(seed, shape):
+    """Returns standard normal float32 numbers, by Box and Muller's method."""
+    first, second = tf.unstack(_uniform(seed, (2, *shape)))
+    # In (0, 1], where the logarithm is finite.
+    radius = tf.sqrt(-2.0 * tf.math.log(1.0 - first))
+    return radius * tf.cos(2.0 * math.pi * second)
 
 
 def _scaled(numbers, low, high):
@@ -106,7 +124,7 @@ def latents(seeds, latent_dim: int, truncation=1.0) -> tf.Tensor:
 
     def latent(seed):
         key = tf.stack([seed, tf.zeros_like(seed)])
-        return tf.random.stateless_normal([latent_dim], key, alg=ALGORITHM)
+        return _normal(key, (latent_dim,))
 
     spec = tf.TensorSpec([latent_dim], tf.float32)
     normals = tf.map_fn(latent, seeds, fn_output_signature=spec)
