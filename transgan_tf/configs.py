@@ -31,7 +31,7 @@ AUGMENTATIONS = (
     "erase_ratio",
     "stl_erase_ratio",
 )
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "bfloat16")
 STRATEGIES = ("auto", "mirrored", "none")
 
 # Grid self-attention is used above this resolution, in windows of this side

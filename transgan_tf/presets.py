@@ -471,12 +471,12 @@ _CELEBA_HQ = _preset(
     discriminator=_CHURCH_DISCRIMINATOR,
     training=TrainingConfig(generator_accumulation=4, **_CHURCH_RECIPE),
     description="256 px faces; the LSUN Church networks, not the authors' own",
-    sources=_authors_sources("exps/celeba_hq_256.py", "", "")
+    sources=_authors_sources("exps/celeba_hq_256_train.py", "", "")
     | {
         "generator": "ours: the authors' LSUN Church generator",
         "discriminator": "ours: the authors' LSUN Church discriminator",
-        "training.augmentation": "authors' exps/celeba_hq_256.py without its "
-        "filter and hue",
+        "training.augmentation": "authors' exps/celeba_hq_256_train.py "
+        "without its filter and hue",
     },
     dataset=DatasetFacts(
         usual_source="the 30,000 images of CelebA-HQ at 256 px, "
@@ -505,7 +505,7 @@ _LSUN_CHURCH = _preset(
     training=TrainingConfig(generator_accumulation=8, **_CHURCH_RECIPE),
     description="256 px churches; the authors' network",
     sources=_authors_sources(
-        "exps/church_256.py",
+        "exps/church_256_train.py",
         "ViT_custom_local544444_256_rp_noise.py",
         "ViT_scale3_local_new_rp.py",
     ),

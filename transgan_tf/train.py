@@ -46,7 +46,7 @@ class Arguments:
     """Generator updates of the whole run."""
     batch_size: int | None = None
     """Real images of one discriminator update."""
-    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    precision: Literal["float32", "bfloat16"] | None = None
     """Type of the matrix multiplications."""
     strategy: Literal["auto", "mirrored", "none"] | None = None
     """How the step is spread over devices; auto takes all GPUs."""
@@ -112,7 +112,7 @@ def describe(config: Config) -> str:
     memory = training_memory(config).total / 2**30
     return (
         f"{config.to_json()}{counts}"
-        f"memory: about {memory:.1f} GiB on each device (an estimate)"
+        f"memory: about {memory:.1f} GiB on one device (an estimate)"
     )
 
 
