@@ -253,7 +253,7 @@ BROKEN = [
     (
         lambda: TrainingConfig(precision="half"),
         "training.precision",
-        "one of float32, bfloat16, float16",
+        "one of float32, bfloat16",
         "got 'half'",
     ),
     (
