@@ -21,7 +21,7 @@ RUN useradd --create-home --uid 1000 transgan \
     && install --directory --owner=transgan \
         /workspace /workspace/data /workspace/runs
 COPY --from=build /opt/venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH TF_CPP_MIN_LOG_LEVEL=2 PYTHONUNBUFFERED=1
+ENV PATH=/opt/venv/bin:$PATH TF_CPP_MIN_LOG_LEVEL=3 PYTHONUNBUFFERED=1
 USER transgan
 WORKDIR /workspace
 ENTRYPOINT ["python", "-m", "transgan_tf.train"]
