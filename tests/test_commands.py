@@ -88,6 +88,20 @@ def test_sample_writes_the_same_grid_again(run):
     assert (run / "a.png").read_bytes() == (run / "b.png").read_bytes()
 
 
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_run_under_xla(tmp_path):
+    flags = ("--steps=3", *SMALL_FLAGS, "--set=training.jit=true")
+    archives = []
+    for name in ("one", "other"):
+        done = run_process("train", *flags, f"--run_dir={name}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        folder = tmp_path / name / "checkpoints" / "step-000000003"
+        archives.append(dict(np.load(folder / "state.npz")))
+    one, other = archives
+    for key in one:
+        np.testing.assert_array_equal(one[key], other[key], key)
+
+
 def test_sample_writes_single_files_and_walks(run, monkeypatch):
     monkeypatch.chdir(run)
     flags = ["--run_dir=runs/mnist", "--num_images=3", "--seed=5"]

@@ -4,6 +4,7 @@ import json
 import logging
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -200,6 +201,9 @@ class ProgressBar(Periodic):
 class Interruption(keras.callbacks.Callback):
     """Lets SIGINT and SIGTERM end training after the step at hand.
 
+    A second signal does not wait for it. Signals reach a process's main thread
+    alone; trained in another, the model just trains.
+
     Attributes:
         status: the exit status that such a process has, 130 or 143, or 0.
     """
@@ -210,10 +214,13 @@ class Interruption(keras.callbacks.Callback):
         self.previous = {}
 
     def on_train_begin(self, logs=None):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.previous[number] = signal.signal(number, self._note)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.previous[number] = signal.signal(number, self._note)
 
     def _note(self, number, frame):
+        if self.status:
+            raise KeyboardInterrupt
         self.status = 128 + number
 
     def on_train_batch_end(self, batch, logs=None):
@@ -221,6 +228,6 @@ class Interruption(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def restore_handlers(self) -> None:
-        """Gives the signals back; a second one then ends the process."""
+        """Gives the signals back to who had them before."""
         for number, handler in self.previous.items():
             signal.signal(number, handler)

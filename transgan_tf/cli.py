@@ -12,7 +12,7 @@ import tyro
 
 from transgan_tf.checked import UserError
 
-DONE, FAILED = 0, 1
+DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 
 def run(arguments_type: type, act: Callable, command: str, argv=None) -> int:
@@ -25,7 +25,8 @@ def run(arguments_type: type, act: Callable, command: str, argv=None) -> int:
         argv: the words after it; those of the process by default.
 
     Returns:
-        The exit status: `act`'s, or 1 after one sentence about a user's error.
+        The exit status: `act`'s, 1 after one sentence about a user's error,
+        or 130 after Ctrl-C.
 
     Raises:
         SystemExit: with status 2 for a wrong command line.
@@ -39,6 +40,9 @@ def run(arguments_type: type, act: Callable, command: str, argv=None) -> int:
     except (UserError, OSError) as error:
         print(f"error: {_sentence(error)}", file=sys.stderr)
         return FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def import_tensorflow_quietly() -> None:
