@@ -1,4 +1,5 @@
 # docker build --target=train --tag=transgan-tf .
+# mkdir -p runs   (of the user 1000, as whom it runs)
 # docker run --volume=$PWD/runs:/workspace/runs transgan-tf \
 #     --dataset=mnist --run_dir=runs/mnist
 

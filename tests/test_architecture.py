@@ -19,6 +19,7 @@ FLOORS = (
     ("cli", "estimate", "sampling"),
     ("layers", "metrics.tfgan"),
     ("augment", "discriminator", "ema", "generator", "losses"),
+    ("optimizers", "splitting"),
     ("gan",),
     ("callbacks", "checkpoints", "data", "metrics", "runs"),
     ("training",),

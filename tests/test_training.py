@@ -2,6 +2,9 @@
 
 import json
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,15 +12,24 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.tiny import tiny_config
+from transgan_tf import runs
+from transgan_tf import training
+from transgan_tf.callbacks import Checkpointing
 from transgan_tf.callbacks import TrainingStopped
+from transgan_tf.checked import ConfigError
 from transgan_tf.checkpoints import CheckpointFolder
 from transgan_tf.checkpoints import RunError
+from transgan_tf.checkpoints import load_config
 from transgan_tf.checkpoints import load_generator
 from transgan_tf.checkpoints import state
+from transgan_tf.data import DataError
 from transgan_tf.gan import make_gan
-from transgan_tf.training import train
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 12, 12, 3), "uint8")
+
+
+def train(config, folder, images=IMAGES):
+    return training.train(config, images, folder, "noise")
 
 
 def run_config(**changes):
@@ -33,7 +45,7 @@ def run_config(**changes):
 def run(tmp_path_factory):
     """A run of 5 steps, undisturbed."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    assert train(run_config(steps=5), IMAGES, folder) == 0
+    assert train(run_config(steps=5), folder) == 0
     return folder
 
 
@@ -62,9 +74,8 @@ def test_a_run_writes_all_its_files(run):
     assert samples == [f"step-{n:09d}.png" for n in (0, 3, 5)]
     with Image.open(run / "samples" / samples[0]) as grid:
         assert grid.size == (8 * 12, 8 * 12)
-    checkpoints = {path.name for path in (run / "checkpoints").iterdir()}
     kept = {f"step-{n:09d}" for n in (2, 4, 5)}
-    assert checkpoints == kept | {"latest"}
+    assert names(run / "checkpoints") == kept | {"latest"}
 
 
 def test_curves_have_a_line_for_each_period(run):
@@ -96,18 +107,19 @@ def test_the_same_command_again_does_nothing(run, caplog):
     # The library's logger writes through handlers of its own.
     logging.getLogger("transgan_tf").propagate = True
     with caplog.at_level(logging.INFO, "transgan_tf"):
-        assert train(run_config(steps=5), IMAGES, run) == 0
+        assert train(run_config(steps=5), run) == 0
     assert "has done its 5 steps" in caplog.text
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_run_in_two_parts_equals_one_in_one(run, tmp_path):
     folder = tmp_path / "parts"
-    train(run_config(steps=2), IMAGES, folder)
+    # Between two lines of the curves.
+    train(run_config(steps=3), folder)
     # What a process that was killed later would have left behind.
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"step": 4, "images": 32}\n{"step": 5, "ima')
-    train(run_config(steps=5), IMAGES, folder)
+    train(run_config(steps=5), folder)
     expected, actual = arrays_of(run), arrays_of(folder)
     assert expected.keys() == actual.keys()
     for name in expected:
@@ -131,27 +143,59 @@ def test_only_averaged_weights_are_loaded(run):
 def test_another_configuration_is_refused(run):
     other = run_config(steps=5, batch_size=6, seed=3)
     with pytest.raises(RunError) as error:
-        train(other, IMAGES, run)
+        train(other, run)
     assert "training.batch_size: 4 -> 6" in str(error.value)
     assert "training.seed: 0 -> 3" in str(error.value)
+
+
+def test_other_images_are_refused(run):
+    with pytest.raises(RunError, match=r"dataset: noise, 21 images, CRC .* ->"):
+        train(run_config(steps=5), run, IMAGES[:20])
+
+
+def test_a_run_without_a_checkpoint_may_be_changed(tmp_path):
+    (tmp_path / "config.json").write_text(run_config(seed=1).to_json())
+    runs.open_run(tmp_path, run_config(seed=2))
+    assert load_config(tmp_path).training.seed == 2
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (IMAGES[:, :11, :11], r"shape \(N, 12, 12, 3\), got \(21, 11, 11, 3\)"),
+        (IMAGES / 255, "must be uint8, got float64"),
+        (IMAGES[:0], "at least one image"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(images, sentence, tmp_path):
+    with pytest.raises(DataError, match=sentence):
+        train(run_config(), tmp_path / "run", images)
+    assert not (tmp_path / "run").exists()
+
+
+def test_batches_that_cannot_be_split_are_refused():
+    config = run_config(batch_size=6, accumulation=2).training
+    training.check_split(config, 3)
+    with pytest.raises(ConfigError, match="by 4 devices x 2 micro-batches"):
+        training.check_split(config, 4)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(RunError, match="holds something that is not a run"):
-        train(run_config(), IMAGES, tmp_path)
+        train(run_config(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="file/run cannot be written"):
-        train(run_config(), IMAGES, tmp_path / "file" / "run")
+        train(run_config(), tmp_path / "file" / "run")
 
 
 def test_gradients_that_are_not_finite_stop_the_run(tmp_path):
     folder = tmp_path / "run"
-    train(run_config(steps=2), IMAGES, folder)
+    train(run_config(steps=2), folder)
     good = arrays_of(folder)
     archive = folder / "checkpoints" / "step-000000002" / "state.npz"
     # A weight that the next steps cannot survive.
@@ -159,9 +203,78 @@ def test_gradients_that_are_not_finite_stop_the_run(tmp_path):
     broken["discriminator/head/bias"] = np.full(1, np.nan, "float32")
     np.savez(archive, **broken)
     with pytest.raises(TrainingStopped, match="of step 3 are not finite"):
-        train(run_config(steps=9), IMAGES, folder)
+        train(run_config(steps=9), folder)
     checkpoints = [p.name for p in (folder / "checkpoints").glob("step-*")]
     assert checkpoints == ["step-000000002"]
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
+    gan = make_gan(run_config(loss="hinge"))
+    # Hinge's slope at NaN is 0: the losses tell, the gradients need not.
+    gan.discriminator.head.bias.assign([np.nan])
+    gan.train_step(tf.zeros((8, 12, 12, 3)))
+    assert int(gan.bad_step) == 1
+    saving = Checkpointing(
+        1, first_step=0, last_step=9, folder=CheckpointFolder(tmp_path)
+    )
+    saving.set_model(gan)
+    with pytest.raises(TrainingStopped, match="step 1"):
+        saving.save()
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_are_pruned_but_not_the_newest(tmp_path):
+    folder = CheckpointFolder(tmp_path, keep=2)
+    gan = make_gan(run_config())
+    (tmp_path / ".step-000000007.tmp").mkdir()
+    for step in (1, 5, 9):
+        gan.step.assign(step)
+        folder.save(gan)
+    assert names(tmp_path) == {"latest", "step-000000005", "step-000000009"}
+    # Going back to 5: what came after it belongs to another course.
+    gan.step.assign(6)
+    folder.save(gan)
+    assert names(tmp_path) == {"latest", "step-000000005", "step-000000006"}
+    assert folder.latest().name == "step-000000006"
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+MIRRORED = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(
+    cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1])
+)
+from tests.test_training import run_config, train
+for steps in (2, 3):
+    config = run_config(
+        steps=steps, strategy="mirrored", accumulation=2, jit=True,
+        log_every_steps=1,
+    )
+    assert train(config, sys.argv[2]) == 0
+"""
+
+
+def test_mirrored_runs_train_and_resume_as_on_one_device(tmp_path):
+    lines = {}
+    for devices in ("1", "2"):
+        folder = tmp_path / devices
+        result = subprocess.run(
+            [sys.executable, "-c", MIRRORED, devices, str(folder)],
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        lines[devices] = read_metrics(folder)
+    assert [line["step"] for line in lines["2"]] == [1, 2, 3]
+    for one, two in zip(lines["1"], lines["2"], strict=True):
+        for name in ("discriminator_loss", "penalty", "generator_loss"):
+            assert two[name] == pytest.approx(one[name], rel=0.02, abs=0.02)
 
 
 def test_a_damaged_checkpoint_is_named(run, tmp_path):

@@ -1,7 +1,6 @@
 """What happens beside the steps: curves, grids, checkpoints, the bar, stops."""
 
 import json
-import logging
 import signal
 import sys
 import threading
@@ -20,7 +19,6 @@ from transgan_tf.sampling import grid
 from transgan_tf.sampling import write_png
 
 GRID_SEEDS = np.arange(64)
-_log = logging.getLogger(__name__)
 
 
 class TrainingStopped(UserError):
@@ -65,13 +63,18 @@ class FiniteGuard(Periodic):
     """
 
     def act(self, logs):
-        bad_step = int(self.model.bad_step.numpy())
-        if bad_step:
-            raise TrainingStopped(
-                f"the gradients of step {bad_step} are not finite: training "
-                "stopped and the checkpoints before it are kept; try lower "
-                "learning rates (--set training.generator_learning_rate=...)"
-            )
+        refuse_bad_step(self.model)
+
+
+def refuse_bad_step(model) -> None:
+    """Raises `TrainingStopped` if a loss or gradient was not finite."""
+    bad_step = int(model.bad_step.numpy())
+    if bad_step:
+        raise TrainingStopped(
+            f"the losses or gradients of step {bad_step} are not finite: "
+            "training stopped and the checkpoints before it are kept; try "
+            "lower learning rates (--set training.generator_learning_rate=...)"
+        )
 
 
 class Checkpointing(Periodic):
@@ -82,11 +85,20 @@ class Checkpointing(Periodic):
         self.folder = folder
         self.saved_step = None
 
+    def on_epoch_begin(self, epoch, logs=None):
+        # `fit` has just reset the trackers that the checkpoint had restored.
+        self.folder.restore(self.model)
+
     def act(self, logs):
         self.save()
 
     def save(self) -> None:
-        """Saves now, unless this step is saved already."""
+        """Saves now, unless this step is saved already.
+
+        Raises:
+            TrainingStopped: the state is not worth keeping.
+        """
+        refuse_bad_step(self.model)
         if self.saved_step != self.step:
             self.folder.save(self.model)
             self.saved_step = self.step
@@ -106,13 +118,13 @@ class Curves(Periodic):
         self.images_per_step = images_per_step
 
     def on_train_begin(self, logs=None):
-        lines = self.path.read_text().splitlines() if self._exists() else []
+        self.path.touch()
+        lines = self.path.read_text().splitlines()
         kept = [line for line in lines if self._is_before(line)]
-        self.path.write_text("".join(f"{line}\n" for line in kept))
-        self._mark()
-
-    def _exists(self):
-        return self.path.is_file()
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        temporary.write_text("".join(f"{line}\n" for line in kept))
+        temporary.replace(self.path)
+        self.marked = None
 
     def _is_before(self, line):
         try:
@@ -124,11 +136,18 @@ class Curves(Periodic):
     def _mark(self):
         self.marked = (time.monotonic(), self.step)
 
+    def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
+        if self.marked is None:
+            # The first step compiles, which is no measure of speed.
+            self._mark()
+
     def act(self, logs):
         values = {name: float(value) for name, value in logs.items()}
-        seconds = time.monotonic() - self.marked[0]
-        images = (self.step - self.marked[1]) * self.images_per_step
-        values["images_per_second"] = images / seconds
+        if self.marked is not None:
+            seconds = time.monotonic() - self.marked[0]
+            images = (self.step - self.marked[1]) * self.images_per_step
+            values["images_per_second"] = images / seconds
         record = {"step": self.step, "images": self.step * self.images_per_step}
         with open(self.path, "a") as file:
             file.write(json.dumps(record | values) + "\n")

@@ -5,7 +5,6 @@ folder `step-000001000`. It is written beside its name and renamed, so that a
 name stands for a whole checkpoint; the file `latest` names the newest.
 """
 
-import logging
 import os
 import shutil
 import zipfile
@@ -18,7 +17,6 @@ from transgan_tf.configs import Config
 
 ARRAYS = "state.npz"
 LATEST = "latest"
-_log = logging.getLogger(__name__)
 
 
 class RunError(UserError):
@@ -56,12 +54,18 @@ class CheckpointFolder:
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         _write_name(self.folder / LATEST, name)
-        self._prune()
+        self._prune(target)
         return target
 
-    def _prune(self):
-        for old in sorted(self.folder.glob("step-*"))[: -self.keep]:
-            shutil.rmtree(old)
+    def _prune(self, newest):
+        """Removes old checkpoints, and what an earlier attempt left."""
+        steps = sorted(self.folder.glob("step-*"))
+        # Newer ones are of a course that was given up for an older one.
+        abandoned = [path for path in steps if path > newest]
+        old = [path for path in steps if path <= newest][: -self.keep]
+        unfinished = self.folder.glob(".step-*.tmp")
+        for path in (*abandoned, *old, *unfinished):
+            shutil.rmtree(path)
 
     def restore(self, gan) -> bool:
         """Loads the newest checkpoint, if any; tells whether there was one.
@@ -134,8 +138,8 @@ def load_generator(run_dir, checkpoint: str = LATEST):
 
     Args:
         run_dir: the run's folder, with `config.json` and `checkpoints/`.
-        checkpoint: `"latest"`, or another file in `checkpoints/` that names
-            one.
+        checkpoint: `"latest"`, another file in `checkpoints/` that names one,
+            or the name of its folder, such as `"step-000001000"`.
 
     Returns:
         `transgan_tf.generator.Generator`.
@@ -174,7 +178,9 @@ def load_config(run_dir) -> Config:
 
 
 def _named(path):
-    """Returns the folder that a file beside it names, or None."""
+    """Returns the folder at a path, or that a file there names, or None."""
+    if path.is_dir():
+        return path
     if not path.is_file():
         return None
     folder = path.parent / path.read_text().strip()

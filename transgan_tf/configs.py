@@ -339,6 +339,9 @@ class TrainingConfig(Checked):
         self.require_at_least(1, "accumulation", "generator_accumulation")
         self.require_at_least(1, "checkpoint_every_steps", "ema_images")
         self.require_at_least(1, "log_every_steps", "sample_every_steps")
+        # What Keras' and NumPy's generators take.
+        inside = self.seed < 2**32
+        require(inside, self.field("seed"), "must be below 2**32", self.seed)
         require(
             self.batch_size % self.accumulation == 0,
             self.field("accumulation"),
@@ -386,13 +389,20 @@ class EvaluationConfig(Checked):
 
 @dataclass(frozen=True)
 class Config(Checked):
-    """Everything that a run depends on."""
+    """Everything that a run depends on.
+
+    Attributes:
+        preset: name of the preset that it started from.
+        generator, discriminator, training, evaluation: the parts.
+        dataset: what tells the images from others, filled in by training.
+    """
 
     preset: str
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    dataset: str = ""
 
     def check(self):
         for name in ("image_size", "channels"):

@@ -11,6 +11,7 @@ import logging
 import os
 import stat
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -103,11 +104,19 @@ def unknown_dataset(dataset: str, data_dir) -> str:
             f"`python -m pipeline.preprocess --dataset={dataset} "
             f"--source=PATH --output_dir={data_dir}`, where PATH holds {source}"
         )
+    known = [*preset_names(), *_folders_in(data_dir)]
     return (
         f"{dataset!r} is neither a preset's name nor a folder, here or in "
         f"{data_dir}; a folder of images works too (--dataset=photos/ "
-        f"--preset=celeba_64){nearest(dataset, preset_names())}"
+        f"--preset=celeba_64){nearest(dataset, known)}"
     )
+
+
+def _folders_in(data_dir):
+    try:
+        return [path.name for path in Path(data_dir).iterdir() if path.is_dir()]
+    except OSError:
+        return []
 
 
 def embedded_digits() -> np.ndarray:
@@ -131,6 +140,12 @@ def _fitted_digits(image_size, channels):
         return digits
     images = (Image.fromarray(digit[..., 0]) for digit in digits)
     return np.stack([fit_image(i, image_size, channels) for i in images])
+
+
+def fingerprint(name: str, images: np.ndarray) -> str:
+    """Returns what tells a dataset from another: name, number, checksum."""
+    checksum = zlib.crc32(np.ascontiguousarray(images))
+    return f"{name}, {len(images)} images, CRC {checksum:08x}"
 
 
 def from_array(images) -> np.ndarray:
@@ -157,6 +172,16 @@ def from_array(images) -> np.ndarray:
     if not images.size:
         raise DataError(f"there must be at least one image, got shape {shape}")
     return images
+
+
+def check_size(images: np.ndarray, config: Config) -> None:
+    """Raises `DataError` unless images fit a configuration's networks."""
+    size, channels = config.generator.image_size, config.generator.channels
+    if images.shape[1:] != (size, size, channels):
+        raise DataError(
+            f"images must have the shape (N, {size}, {size}, {channels}), got "
+            f"{images.shape}"
+        )
 
 
 # === Folders of images ===

@@ -13,9 +13,15 @@ from transgan_tf.ema import update_average
 from transgan_tf.generator import Generator
 from transgan_tf.losses import drift
 from transgan_tf.losses import get_loss
+from transgan_tf.optimizers import paper_adam
 from transgan_tf.randomness import Draws
 from transgan_tf.randomness import fold_in
 from transgan_tf.randomness import root_seed
+from transgan_tf.splitting import Parts
+from transgan_tf.splitting import average_over_replicas
+from transgan_tf.splitting import combine
+from transgan_tf.splitting import read_weights
+from transgan_tf.splitting import replica_count
 
 
 class Purpose(enum.IntEnum):
@@ -34,8 +40,9 @@ class TransGAN(keras.Model):
 
     One step is `n_critic` discriminator updates, one generator update and one
     update of the moving average. A batch of the dataset is all the real images
-    of one step: `(n_critic * batch_size, H, W, C)` float32 in [-1, 1], or a
-    tuple whose first item is that. Image `j * n_critic + i` is sample j of
+    of one step, its size fixed (`drop_remainder=True`):
+    `(n_critic * batch_size, H, W, C)` float32 in [-1, 1], or a tuple whose
+    first item is that. Image `j * n_critic + i` is sample j of
     update i, so that replicas, which get neighbouring rows, share each update.
 
     Calling the model samples: latents `(B, Z)` to images by the averaged
@@ -166,7 +173,13 @@ class TransGAN(keras.Model):
 
     def train_step(self, data):
         images = data[0] if isinstance(data, (tuple, list)) else data
-        _, height, width, channels = images.shape
+        count, height, width, channels = images.shape
+        if count is None or count % self.n_critic:
+            raise ValueError(
+                "a batch must have a fixed number of images, divisible by "
+                f"n_critic = {self.n_critic}, got {count}: make it by "
+                ".batch(n_critic * batch_size, drop_remainder=True)"
+            )
         images = tf.reshape(
             images, (-1, self.n_critic, height, width, channels)
         )  # (B, n_critic, H, W, C)
@@ -182,23 +195,24 @@ class TransGAN(keras.Model):
         )
         self.step.assign_add(1)
         self._note_bad_step(logs)
-        self._update_average(batch * _replicas())
+        self._update_average(batch * replica_count())
         for name, value in logs.items():
             self.trackers[name].update_state(value)
         return {name: t.result() for name, t in self.trackers.items()}
 
     def _update_discriminator(self, real, seed):
         """One update on a replica's real images `(B, H, W, C)`."""
-        weights = _read(self.generator), _read(self.discriminator)
-        parts = Parts(seed, real.shape[0], self.accumulation)
+        weights = read_weights(self.generator), read_weights(self.discriminator)
+        parts = Parts(real.shape[0], self.accumulation)
         split = tf.split(real, self.accumulation)
         real_mean = None
-        if self.adversarial_loss.has_drift and parts.total != parts.size:
+        drifts = self.adversarial_loss.has_drift and self.drift_weight
+        if drifts and parts.total != parts.size:
             means = [
                 self._real_mean(weights[1], images, seed, start, parts.total)
                 for images, start in zip(split, parts.starts, strict=True)
             ]
-            real_mean = _average_over_replicas([tf.add_n(means) / len(means)])
+            real_mean = average_over_replicas([tf.add_n(means) / len(means)])
             real_mean = real_mean[0]
         results = [
             self._discriminator_gradients(
@@ -206,7 +220,7 @@ class TransGAN(keras.Model):
             )
             for images, start in zip(split, parts.starts, strict=True)
         ]
-        gradients, logs = _combine(results)
+        gradients, logs = combine(results)
         norm = self._apply(
             self.discriminator_optimizer, self.discriminator, gradients
         )
@@ -214,34 +228,36 @@ class TransGAN(keras.Model):
 
     def _update_generator(self, batch, seed):
         """One update on a replica's `batch` new latents."""
-        weights = _read(self.generator), _read(self.discriminator)
-        parts = Parts(seed, batch, self.generator_accumulation)
+        weights = read_weights(self.generator), read_weights(self.discriminator)
+        parts = Parts(batch, self.generator_accumulation)
         results = [
             self._generator_gradients(
                 *weights, seed, start, parts.size, parts.total
             )
             for start in parts.starts
         ]
-        gradients, logs = _combine(results)
+        gradients, logs = combine(results)
         norm = self._apply(self.generator_optimizer, self.generator, gradients)
         return logs | {"generator_gradient_norm": norm}
 
     def _apply(self, optimizer, network, gradients):
         """Averages over replicas, clips, updates; returns the whole norm."""
-        gradients = _average_over_replicas(gradients)
+        gradients = average_over_replicas(gradients)
         norm = tf.linalg.global_norm(gradients)
         gradients, _ = tf.clip_by_global_norm(
             gradients, self.clip_norm, use_norm=norm
         )
         # Keras sums over replicas what has been averaged already.
-        gradients = [gradient / _replicas() for gradient in gradients]
+        gradients = [gradient / replica_count() for gradient in gradients]
         optimizer.apply(gradients, network.trainable_variables)
         return norm
 
     def _note_bad_step(self, logs):
-        norms = [value for name, value in logs.items() if name.endswith("norm")]
-        finite = tf.reduce_all(tf.math.is_finite(tf.stack(norms)))
-        first = ~finite & (self.bad_step.value == 0)
+        finite = tf.math.is_finite(tf.stack(list(logs.values())))
+        share = tf.reduce_mean(tf.cast(finite, tf.float32))
+        # Of all replicas: losses are each one's own.
+        share = average_over_replicas([share])[0]
+        first = (share < 1.0) & (self.bad_step.value == 0)
         self.bad_step.assign(
             tf.where(first, self.step.value, self.bad_step.value)
         )
@@ -310,7 +326,7 @@ class TransGAN(keras.Model):
         return tape.gradient(loss, weights), logs
 
     def _penalty(self, weights, real, fake, draws):
-        if self.adversarial_loss.penalty is None:
+        if self.adversarial_loss.penalty is None or not self.penalty_weight:
             return tf.constant(0.0)
 
         def judge(images):
@@ -333,50 +349,30 @@ class TransGAN(keras.Model):
         return tape.gradient(loss, weights), {"generator_loss": loss}
 
 
-class Parts:
-    """The micro-batches of one replica's share of a global batch.
-
-    Attributes:
-        size: samples of a micro-batch.
-        starts: places of their first samples in the global batch.
-        total: samples of the global batch.
-    """
-
-    def __init__(self, seed, batch, count):
-        if batch % count:
-            raise ValueError(
-                f"a replica's batch of {batch} cannot be split into {count} "
-                "micro-batches: change the batch size or the accumulation"
-            )
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        first = tf.cast(replica, tf.int32) * batch
-        self.size = batch // count
-        self.starts = [first + self.size * part for part in range(count)]
-        self.total = batch * _replicas()
-
-
-def paper_adam(learning_rate=1e-4) -> keras.optimizers.Adam:
-    """Returns the authors' Adam: betas (0, 0.99), PyTorch's epsilon."""
-    return keras.optimizers.Adam(
-        learning_rate, beta_1=0.0, beta_2=0.99, epsilon=1e-8
-    )
-
-
 def make_gan(config: Config) -> TransGAN:
     """Builds and compiles what a configuration describes."""
     training = config.training
     policy = training.precision
     if policy != "float32":
         policy = f"mixed_{policy}"
+
+    def optimizer(learning_rate, updates_per_step):
+        updates = max(training.steps, 1) * updates_per_step
+        return paper_adam(
+            learning_rate,
+            training.beta_1,
+            training.beta_2,
+            training.epsilon,
+            updates if training.linear_decay else None,
+        )
+
     gan = TransGAN(
         Generator(config.generator, dtype=policy),
         Discriminator(config.discriminator, dtype=policy),
     )
     gan.compile(
-        _optimizer(training, training.generator_learning_rate, 1),
-        _optimizer(
-            training, training.discriminator_learning_rate, training.n_critic
-        ),
+        optimizer(training.generator_learning_rate, 1),
+        optimizer(training.discriminator_learning_rate, training.n_critic),
         loss=training.loss,
         augment=DiffAugment(training.augmentation),
         n_critic=training.n_critic,
@@ -393,46 +389,3 @@ def make_gan(config: Config) -> TransGAN:
         jit=training.jit,
     )
     return gan
-
-
-def _optimizer(training, learning_rate, updates_per_step):
-    if training.linear_decay:
-        updates = max(training.steps, 1) * updates_per_step
-        learning_rate = keras.optimizers.schedules.PolynomialDecay(
-            learning_rate, updates, end_learning_rate=0.0
-        )
-    return keras.optimizers.Adam(
-        learning_rate,
-        beta_1=training.beta_1,
-        beta_2=training.beta_2,
-        epsilon=training.epsilon,
-    )
-
-
-def _replicas():
-    return tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def _read(network):
-    """Returns this replica's values of a network's weights."""
-    return [tf.convert_to_tensor(v.value) for v in network.trainable_variables]
-
-
-def _combine(results):
-    """Averages (gradients, logs) of a replica's micro-batches."""
-    gradients = [
-        tf.add_n(parts) / len(results)
-        for parts in zip(*(g for g, _ in results), strict=True)
-    ]
-    logs = {
-        name: tf.add_n([logs[name] for _, logs in results]) / len(results)
-        for name in results[0][1]
-    }
-    return gradients, logs
-
-
-def _average_over_replicas(values):
-    if _replicas() == 1:
-        return values
-    context = tf.distribute.get_replica_context()
-    return context.all_reduce(tf.distribute.ReduceOp.MEAN, values)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from transgan_tf.checked import differences
+from transgan_tf.checkpoints import LATEST
 from transgan_tf.checkpoints import RunError
 from transgan_tf.checkpoints import load_config
 from transgan_tf.configs import Config
@@ -32,7 +33,9 @@ def open_run(run_dir, config: Config) -> None:
     run_dir = Path(run_dir)
     path = run_dir / "config.json"
     if path.is_file():
-        _check_same(run_dir, load_config(run_dir), config)
+        # Before the first checkpoint there is nothing that a change could harm.
+        if (run_dir / "checkpoints" / LATEST).is_file():
+            _check_same(run_dir, load_config(run_dir), config)
     elif run_dir.is_dir() and any(run_dir.iterdir()):
         raise RunError(
             f"{run_dir} holds something that is not a run: choose another "

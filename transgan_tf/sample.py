@@ -28,8 +28,8 @@ class Arguments:
 
     A walk from seed to seed:
 
-    python -m transgan_tf.sample --run_dir=runs/mnist --num_images=8
-    --interpolate --output=walk.gif
+    python -m transgan_tf.sample --run_dir=runs/mnist --interpolate
+    --output=walk.gif
     """
 
     run_dir: Path

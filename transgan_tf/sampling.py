@@ -14,13 +14,16 @@ from transgan_tf.randomness import latents
 from transgan_tf.randomness import root_seed
 from transgan_tf.records import to_uint8
 
+PIXELS_AT_ONCE = 64 * 64**2
+MOST_AT_ONCE = 64
+
 
 def generate(
     generator,
     seeds,
     truncation: float = 1.0,
     attention_noise: bool = False,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> np.ndarray:
     """Returns the uint8 images `(N, H, W, C)` of whole-number seeds `(N,)`.
 
@@ -32,9 +35,16 @@ def generate(
 
 
 def render(
-    generator, z, attention_noise: bool = False, batch_size: int = 64
+    generator, z, attention_noise: bool = False, batch_size: int | None = None
 ) -> np.ndarray:
-    """Returns the uint8 images `(N, H, W, C)` of latents `(N, Z)`."""
+    """Returns the uint8 images `(N, H, W, C)` of latents `(N, Z)`.
+
+    By default in batches of about as many pixels as 64 images of 64 px have:
+    at 256 px more than a few images would not fit into memory.
+    """
+    if batch_size is None:
+        size = generator.config.image_size
+        batch_size = min(max(PIXELS_AT_ONCE // size**2, 1), MOST_AT_ONCE)
     batches = []
     for start in range(0, len(z), batch_size):
         batch = z[start : start + batch_size]

@@ -1,6 +1,5 @@
 """Trains a TransGAN, or goes on with a run: `python -m transgan_tf.train`."""
 
-import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,6 @@ from transgan_tf.estimate import generator_parameters
 from transgan_tf.estimate import training_memory
 from transgan_tf.presets import get_preset
 from transgan_tf.presets import preset_names
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,8 @@ def act(arguments: Arguments) -> int:
     from transgan_tf.training import train
 
     images = load_dataset(arguments.dataset, arguments.data_dir, config)
-    return train(config, images, arguments.run_folder())
+    name = Path(arguments.dataset).name
+    return train(config, images, arguments.run_folder(), name)
 
 
 def describe(config: Config) -> str:

@@ -1,6 +1,7 @@
 """A whole training run: from a configuration and images to a run's folder."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -13,8 +14,13 @@ from transgan_tf.callbacks import FiniteGuard
 from transgan_tf.callbacks import Interruption
 from transgan_tf.callbacks import ProgressBar
 from transgan_tf.callbacks import SampleGrids
+from transgan_tf.checked import require
 from transgan_tf.checkpoints import CheckpointFolder
 from transgan_tf.configs import Config
+from transgan_tf.configs import TrainingConfig
+from transgan_tf.data import check_size
+from transgan_tf.data import fingerprint
+from transgan_tf.data import from_array
 from transgan_tf.data import step_batches
 from transgan_tf.gan import TransGAN
 from transgan_tf.gan import make_gan
@@ -24,24 +30,31 @@ from transgan_tf.runs import start_log
 _log = logging.getLogger(__name__)
 
 
-def train(config: Config, images: np.ndarray, run_dir) -> int:
+def train(config: Config, images: np.ndarray, run_dir, name: str) -> int:
     """Trains to the configured number of steps, from the newest checkpoint.
 
     Args:
         config: everything that the run depends on.
         images: uint8 `(N, H, W, C)` of the configured size.
         run_dir: the run's folder.
+        name: what the images are called.
 
     Returns:
         0, or 130 or 143 after a signal; the state is saved in all cases.
 
     Raises:
-        UserError: the folder is of another run, or a gradient is not finite.
+        UserError: the images or the batch do not fit, the folder is of another
+            run, or a gradient is not finite.
     """
+    images = from_array(images)
+    check_size(images, config)
+    config = replace(config, dataset=fingerprint(name, images))
+    strategy = make_strategy(config.training.strategy)
+    check_split(config.training, strategy.num_replicas_in_sync)
     open_run(run_dir, config)
     start_log(run_dir)
     seed_everything(config.training.seed)
-    with make_strategy(config.training.strategy).scope():
+    with strategy.scope():
         gan = make_gan(config)
     folder = CheckpointFolder(
         Path(run_dir, "checkpoints"), config.training.keep_checkpoints
@@ -102,6 +115,22 @@ def make_callbacks(training, first_step, run_dir, writer, folder) -> list:
         Checkpointing(save_every, **span, folder=folder),
         Interruption(),
     ]
+
+
+def check_split(training: TrainingConfig, replicas: int) -> None:
+    """Raises `ConfigError` unless the batches can be split evenly."""
+    batches = {
+        "training.batch_size": (training.batch_size, training.accumulation),
+        "the generator's batch": (
+            training.generator_batch_size,
+            training.generator_accumulation,
+        ),
+    }
+    for field, (size, parts) in batches.items():
+        rule = (
+            f"must be divisible by {replicas} devices x {parts} micro-batches"
+        )
+        require(size % (replicas * parts) == 0, field, rule, size)
 
 
 def seed_everything(seed: int) -> None:
