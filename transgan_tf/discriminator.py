@@ -53,6 +53,9 @@ class DiscriminatorStage(keras.layers.Layer):
     def build(self, input_shape):
         self.patches.build(input_shape)
         shape = (input_shape[0], *self.output_tokens)
+        if self.pooling is not None:
+            # Under a strategy `fit` would call the model to build the rest.
+            self.pooling.build(None)
         for layer in (self.position, *self.blocks):
             layer.build(shape)
 

