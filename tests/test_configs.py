@@ -55,6 +55,7 @@ def test_json_is_the_plain_fields():
         "discriminator",
         "training",
         "evaluation",
+        "dataset",
     ]
     assert values["generator"]["stages"][2] == {
         "resolution": 12,
