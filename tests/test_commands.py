@@ -40,6 +40,8 @@ def command(module, *flags):
 def run_process(module, *flags, cwd):
     """Runs a command in a folder of its own; returns the finished process."""
     environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    # As for a user, who has set no level of TensorFlow's log.
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     return subprocess.run(
         command(module, *flags),
         cwd=cwd,
@@ -208,7 +210,9 @@ def test_unknown_flags_are_bad_usage(capsys):
     with pytest.raises(SystemExit) as stop:
         train.main(["--datset=mnist"])
     assert stop.value.code == 2
-    assert "--dataset" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "Perhaps you meant" in error
+    assert "--dataset STR" in error
 
 
 @pytest.mark.parametrize(

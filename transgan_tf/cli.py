@@ -31,8 +31,12 @@ def run(arguments_type: type, act: Callable, command: str, argv=None) -> int:
     Raises:
         SystemExit: with status 2 for a wrong command line.
     """
+    words = sys.argv[1:] if argv is None else argv
     arguments = tyro.cli(
-        arguments_type, args=argv, prog=command, use_underscores=True
+        arguments_type,
+        args=_split_flags(words),
+        prog=command,
+        use_underscores=True,
     )
     import_tensorflow_quietly()
     try:
@@ -43,6 +47,21 @@ def run(arguments_type: type, act: Callable, command: str, argv=None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _split_flags(words):
+    """Turns `--flag=value` into two words.
+
+    For a flag that it does not know, tyro suggests the nearest only so.
+    """
+    split = []
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--") and equals and not value.startswith("-"):
+            split += [flag, value]
+        else:
+            split.append(word)
+    return split
 
 
 def import_tensorflow_quietly() -> None:
