@@ -90,11 +90,11 @@ def test_symbolic_eager_and_compiled_calls_agree(case):
     symbol = keras.Input(x.shape[1:])
     model = keras.Model(symbol, network(symbol))
     assert model.output_shape == (None, *shape)
-    np.testing.assert_allclose(model(x), eager, atol=1e-5)
+    np.testing.assert_allclose(model(x), eager, atol=1e-4)
     compiled = tf.function(network, jit_compile=True)
-    np.testing.assert_allclose(compiled(x), eager, atol=1e-5)
+    np.testing.assert_allclose(compiled(x), eager, atol=1e-4)
     # Each sample stands alone.
-    np.testing.assert_allclose(network(x[1:2]), eager[1:2], atol=1e-5)
+    np.testing.assert_allclose(network(x[1:2]), eager[1:2], atol=1e-4)
     assert np.abs(eager[0] - eager[1]).max() > 1e-3
 
 
