@@ -26,10 +26,9 @@ class Arguments:
 
     python -m transgan_tf.sample --run_dir=runs/mnist --output_dir=images
 
-    A walk from seed to seed:
+    A walk from seed to seed, R being the folder of a run:
 
-    python -m transgan_tf.sample --run_dir=runs/mnist --interpolate
-    --output=walk.gif
+    python -m transgan_tf.sample --run_dir=R --interpolate --output=walk.gif
     """
 
     run_dir: Path
