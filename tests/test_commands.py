@@ -26,6 +26,7 @@ SMALL = (
     "generator.stages.2.depth=0",
     "discriminator.stages.0.depth=1",
     "training.n_critic=1",
+    "training.decay_start=1",
     "training.batch_size=4",
     "training.jit=false",
     "training.log_every_steps=1",
@@ -223,7 +224,13 @@ def test_unknown_flags_are_bad_usage(capsys):
         (["--truncation=1.5"], "--truncation must be in (0, 1], got 1.5"),
         (["--output=grid.tiff"], "--output must name a .png"),
         (["--interpolate"], "--output must name a .gif or .mp4"),
-        (["--checkpoint=best"], "has no checkpoint 'best' yet"),
+        (["--checkpoint=best"], "'best': it has step-000000002, step-"),
+        (["--seed=-1"], "--seed must be in [0, "),
+        (["--seed=99999999999999999999"], "--seed must be in [0, "),
+        (
+            ["--interpolate", "--output=a.gif", "--output_dir=b"],
+            "--output_dir does not go with --interpolate",
+        ),
     ],
 )
 def test_mistakes_in_sampling_get_one_sentence(flags, sentence, run, capsys):

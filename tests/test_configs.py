@@ -399,7 +399,7 @@ def test_override_reads_by_the_fields_type():
             "training.steps=7",
             "training.generator_learning_rate=2",
             "training.ema_beta=0.25",
-            "training.linear_decay=true",
+            "training.jit=true",
             "training.augmentation=color,cutout",
             "generator.norm=layer_norm",
         ]
@@ -409,7 +409,7 @@ def test_override_reads_by_the_fields_type():
     rate = training.generator_learning_rate
     assert rate == 2.0 and type(rate) is float
     assert training.ema_beta == 0.25
-    assert training.linear_decay is True
+    assert training.jit is True
     assert training.augmentation == "color,cutout"
     assert config.generator.norm == "layer_norm"
     assert config.override(["training.ema_beta=none"]).training.ema_beta is None
@@ -446,6 +446,11 @@ def test_override_names_stage_rows_by_number():
         ("training.steps=2.0", "training.steps must be a whole number"),
         ("training.jit=yes", "training.jit must be true or false"),
         ("training=3", "training must be an object, got 3"),
+        ("training.steps=2147483648", "training.steps must be below 2**31"),
+        (
+            "generator.stages.2.window=5",
+            "generator.stages[2].window must divide the map's resolution 12",
+        ),
         ("training.steps=none", "training.steps must be a whole number"),
     ],
 )

@@ -157,7 +157,7 @@ def test_the_authors_common_recipe(name):
     assert training.generator_learning_rate == 1e-4
     assert training.discriminator_learning_rate == 1e-4
     assert (training.beta_1, training.beta_2) == (0, 0.99)
-    assert (training.clip_norm, training.linear_decay) == (5, False)
+    assert (training.clip_norm, training.decay_start) == (5, 1)
     assert training.horizontal_flip
 
 

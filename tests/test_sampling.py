@@ -10,6 +10,7 @@ from tests.tiny import tiny_generator
 from transgan_tf import sampling
 from transgan_tf.checked import UserError
 from transgan_tf.generator import Generator
+from transgan_tf.presets import get_preset
 from transgan_tf.randomness import latents
 
 
@@ -23,14 +24,26 @@ def generator():
     return network
 
 
-def test_a_seed_names_one_image_whatever_the_batch(generator):
-    many = sampling.generate(generator, [3, 11, 4], batch_size=2)
+def test_a_seed_names_one_image_whatever_the_batch(generator, monkeypatch):
+    monkeypatch.setattr(sampling, "IMAGES_AT_ONCE", 2)
+    many = sampling.generate(generator, [3, 11, 4])
     alone = sampling.generate(generator, [11])
     assert many.shape == (3, 12, 12, 3)
     assert many.dtype == np.uint8
     difference = many[1].astype(int) - alone[0].astype(int)
     assert np.abs(difference).max() <= 1
     assert np.abs(many[0].astype(int) - many[1]).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("preset", "count"),
+    # 64 small images; 2**28 scores of 4 heads, 48**2 tokens, windows of 48**2;
+    # 64 * 64**2 pixels of images of 256**2.
+    [("cifar10", 64), ("stl10", 12), ("lsun_church", 4)],
+)
+def test_as_many_images_at_once_as_fit(preset, count):
+    config = get_preset(preset).config.generator
+    assert sampling.images_at_once(config) == count
 
 
 def test_truncation_scales_the_latent(generator):

@@ -1,5 +1,6 @@
 """Whole runs: what they write, that they resume, that they stop well."""
 
+import fcntl
 import json
 import logging
 import shutil
@@ -112,13 +113,17 @@ def test_the_same_command_again_does_nothing(run, caplog):
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_run_in_two_parts_equals_one_in_one(run, tmp_path):
-    # As if the process had been killed between its checkpoint at step 3, which
-    # lies between two lines of the curves, and its end.
-    folder = tmp_path / "parts"
+def back_at_step_3(run, folder):
+    """Copies a run as if it had been killed between its two checkpoints."""
     shutil.copytree(run, folder)
     shutil.rmtree(folder / "checkpoints" / "step-000000005")
     (folder / "checkpoints" / "latest").write_text("step-000000003\n")
+    return folder
+
+
+def test_a_run_in_two_parts_equals_one_in_one(run, tmp_path):
+    # Step 3 lies between two lines of the curves.
+    folder = back_at_step_3(run, tmp_path / "parts")
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"step": 6, "ima')
     train(run_config(steps=5), folder)
@@ -148,6 +153,14 @@ def test_another_configuration_is_refused(run):
         train(other, run)
     assert "training.batch_size: 4 -> 6" in str(error.value)
     assert "training.seed: 0 -> 3" in str(error.value)
+
+
+def test_the_steps_of_falling_rates_cannot_be_changed(tmp_path):
+    (tmp_path / "checkpoints" / "step-000000001").mkdir(parents=True)
+    falling = run_config(steps=5, decay_start=0.5)
+    (tmp_path / "config.json").write_text(falling.to_json())
+    with pytest.raises(RunError, match="training.steps: 5 -> 6"):
+        runs.open_run(tmp_path, run_config(steps=6, decay_start=0.5))
 
 
 def test_other_images_are_refused(run):
@@ -195,19 +208,17 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
         train(run_config(), tmp_path / "file" / "run")
 
 
-def test_gradients_that_are_not_finite_stop_the_run(tmp_path):
-    folder = tmp_path / "run"
-    train(run_config(steps=2), folder)
-    good = arrays_of(folder)
-    archive = folder / "checkpoints" / "step-000000002" / "state.npz"
+def test_gradients_that_are_not_finite_stop_the_run(run, tmp_path):
+    folder = back_at_step_3(run, tmp_path / "run")
+    archive = folder / "checkpoints" / "step-000000003" / "state.npz"
     # A weight that the next steps cannot survive.
-    broken = dict(good)
+    broken = arrays_of(folder)
     broken["discriminator/head/bias"] = np.full(1, np.nan, "float32")
     np.savez(archive, **broken)
-    with pytest.raises(TrainingStopped, match="of step 3 are not finite"):
-        train(run_config(steps=9), folder)
+    with pytest.raises(TrainingStopped, match="of step 4 are not finite"):
+        train(run_config(steps=5), folder)
     checkpoints = [p.name for p in (folder / "checkpoints").glob("step-*")]
-    assert checkpoints == ["step-000000002"]
+    assert checkpoints == ["step-000000003"]
 
 
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
@@ -246,42 +257,86 @@ def names(folder):
 
 MIRRORED = """
 import sys
+from tests import conftest
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(
-    cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1])
+    cpu, [tf.config.LogicalDeviceConfiguration()] * 2
 )
 from tests.test_training import run_config, train
-jit = sys.argv[3] == "jit"
-for steps in (2, 3) if jit else (2,):
+for steps in map(int, sys.argv[3].split(",")):
     config = run_config(
-        steps=steps, strategy="mirrored", accumulation=2, jit=jit,
-        log_every_steps=1,
+        steps=steps, strategy="mirrored", jit=sys.argv[2] == "jit",
+        accumulation=int(sys.argv[4]),
     )
-    assert train(config, sys.argv[2]) == 0
+    assert train(config, sys.argv[1]) == 0
 """
 
 
-@pytest.mark.parametrize(
-    "jit", ["plain", pytest.param("jit", marks=pytest.mark.slow)]
-)
-def test_mirrored_runs_train_as_on_one_device(jit, tmp_path):
-    lines = {}
-    for devices in ("1", "2"):
-        folder = tmp_path / devices
-        result = subprocess.run(
-            [sys.executable, "-c", MIRRORED, devices, str(folder), jit],
-            cwd=Path(__file__).parents[1],
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, result.stderr[-3000:]
-        lines[devices] = read_metrics(folder)
-    steps = [1, 2, 3] if jit == "jit" else [1, 2]
-    assert [line["step"] for line in lines["2"]] == steps
-    for one, two in zip(lines["1"], lines["2"], strict=True):
+def check_mirrored(folder, run, *arguments):
+    """Trains on two devices as `run` did on one; compares the curves."""
+    result = subprocess.run(
+        [sys.executable, "-c", MIRRORED, str(folder), *arguments],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    lines = read_metrics(folder)
+    for two, one in zip(lines, read_metrics(run), strict=True):
+        assert two["step"] == one["step"]
         for name in ("discriminator_loss", "penalty", "generator_loss"):
             assert two[name] == pytest.approx(one[name], rel=0.02, abs=0.02)
+
+
+def test_mirrored_runs_train_as_on_one_device(run, tmp_path):
+    check_mirrored(tmp_path / "run", run, "plain", "5", "1")
+
+
+@pytest.mark.slow
+def test_mirrored_runs_accumulate_compile_and_go_on(run, tmp_path):
+    check_mirrored(tmp_path / "run", run, "jit", "4,5", "2")
+
+
+def test_a_lost_name_of_the_newest_checkpoint_is_found_again(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    folder = CheckpointFolder(tmp_path / "run" / "checkpoints")
+    for lost in ("", "step-", "../..\n"):
+        (folder.folder / "latest").write_text(lost)
+        assert folder.latest().name == "step-000000005"
+    (folder.folder / "latest").unlink()
+    assert folder.latest().name == "step-000000005"
+    with pytest.raises(RunError, match="another configuration"):
+        train(run_config(steps=5, seed=3), tmp_path / "run")
+    with pytest.raises(RunError, match="'b': it has step-000000003, step-0"):
+        folder.find("b")
+
+
+def test_two_processes_cannot_train_in_one_folder(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    with open(tmp_path / "run" / "log.txt", "a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="another process trains in"):
+            train(run_config(steps=6), tmp_path / "run")
+    # The log is let go of when training ends.
+    assert train(run_config(steps=5), tmp_path / "run") == 0
+    assert train(run_config(steps=5), tmp_path / "run") == 0
+
+
+def test_a_grid_that_cannot_be_written_costs_no_step(run, tmp_path):
+    folder = back_at_step_3(run, tmp_path / "run")
+    shutil.rmtree(folder / "samples")
+    (folder / "samples").write_text("in the way")
+    with pytest.raises(OSError):
+        train(run_config(steps=5), folder)
+    assert CheckpointFolder(folder / "checkpoints").latest().name[-1] == "5"
+
+
+def test_a_configuration_that_cannot_be_read_is_named(tmp_path):
+    for content in (b"{", b"\xff\xfe", b'{"dataset": 3}'):
+        (tmp_path / "config.json").write_bytes(content)
+        with pytest.raises(RunError, match="config.json cannot be used: "):
+            load_config(tmp_path)
 
 
 def test_a_damaged_checkpoint_is_named(run, tmp_path):

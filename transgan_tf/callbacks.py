@@ -54,9 +54,8 @@ class Periodic(keras.callbacks.Callback):
 class FiniteGuard(Periodic):
     """Stops training when a gradient was not finite.
 
-    The model notes the step itself; this looks at the note now and then, since
-    every look waits for the device. It comes before the callbacks that write,
-    and looks at all their steps, so that what they write is finite.
+    The model notes the step itself; this looks at the note at all steps of the
+    callbacks that write, and before them, so that what they write is finite.
 
     Raises:
         TrainingStopped: says at which step.
@@ -73,7 +72,8 @@ def refuse_bad_step(model) -> None:
         raise TrainingStopped(
             f"the losses or gradients of step {bad_step} are not finite: "
             "training stopped and the checkpoints before it are kept; try "
-            "lower learning rates (--set training.generator_learning_rate=...)"
+            "lower learning rates (--set training.generator_learning_rate=...) "
+            "in another --run_dir"
         )
 
 
@@ -99,9 +99,10 @@ class Checkpointing(Periodic):
             TrainingStopped: the state is not worth keeping.
         """
         refuse_bad_step(self.model)
-        if self.saved_step != self.step:
+        step = int(self.model.step.numpy())
+        if self.saved_step != step:
             self.folder.save(self.model)
-            self.saved_step = self.step
+            self.saved_step = step
 
 
 class Curves(Periodic):
@@ -184,6 +185,7 @@ class ProgressBar(Periodic):
     def __init__(self, *periods, images_per_step, **kwargs):
         super().__init__(*periods, **kwargs)
         self.images_per_step = images_per_step
+        self.bar = None
 
     def on_train_begin(self, logs=None):
         self.bar = tqdm(
@@ -213,15 +215,18 @@ class ProgressBar(Periodic):
         }
         self.bar.set_postfix(losses, refresh=False)
 
-    def on_train_end(self, logs=None):
-        self.bar.close()
+    def close(self) -> None:
+        """Leaves the bar as it stands and ends its line."""
+        if self.bar is not None:
+            self.bar.close()
 
 
 class Interruption(keras.callbacks.Callback):
     """Lets SIGINT and SIGTERM end training after the step at hand.
 
-    A second signal does not wait for it. Signals reach a process's main thread
-    alone; trained in another, the model just trains.
+    A second signal raises `KeyboardInterrupt`, as soon as TensorFlow returns to
+    Python. Signals reach a process's main thread alone; trained in another, the
+    model just trains.
 
     Attributes:
         status: the exit status that such a process has, 130 or 143, or 0.

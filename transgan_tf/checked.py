@@ -145,7 +145,14 @@ def _make(cls, values, path):
         needed = optional == (dataclasses.MISSING, dataclasses.MISSING)
         if needed and field.name not in values:
             raise ConfigError(f"{name} lacks the key {field.name!r}")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        # A stage does not know its place among the others.
+        head, dot, rule = str(error).partition(".")
+        if path and dot and head == cls.prefix:
+            raise ConfigError(f"{path}.{rule}") from None
+        raise
 
 
 def assign(values, hint, assignment):

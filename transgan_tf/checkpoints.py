@@ -6,12 +6,14 @@ name stands for a whole checkpoint; the file `latest` names the newest.
 """
 
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from transgan_tf.checked import ConfigError
 from transgan_tf.checked import UserError
 from transgan_tf.configs import Config
 
@@ -36,8 +38,35 @@ class CheckpointFolder:
         self.keep = keep
 
     def latest(self) -> Path | None:
-        """Returns the newest checkpoint's folder, or None before the first."""
-        return _named(self.folder / LATEST)
+        """Returns the newest checkpoint's folder, or None before the first.
+
+        Where the file `latest` was lost, that is the one of the highest step.
+        """
+        named = _named(self.folder / LATEST)
+        return named or max(self.folder.glob("step-*"), default=None)
+
+    def find(self, name: str) -> Path:
+        """Returns a checkpoint's folder.
+
+        Args:
+            name: `"latest"`, another file here that names a checkpoint, or the
+                name of its folder.
+
+        Raises:
+            RunError: there is no such checkpoint.
+        """
+        path = self.folder / name
+        if name == LATEST:
+            found = self.latest()
+        else:
+            found = path if path.is_dir() else _named(path)
+        if found is None:
+            names = sorted(path.name for path in self.folder.glob("step-*"))
+            raise RunError(
+                f"{self.folder} has no checkpoint {name!r}: it has "
+                f"{', '.join(names) or 'none until training saves one'}"
+            )
+        return found
 
     def save(self, gan) -> Path:
         """Writes the state of a `TransGAN`; returns the checkpoint's folder."""
@@ -138,8 +167,7 @@ def load_generator(run_dir, checkpoint: str = LATEST):
 
     Args:
         run_dir: the run's folder, with `config.json` and `checkpoints/`.
-        checkpoint: `"latest"`, another file in `checkpoints/` that names one,
-            or the name of its folder, such as `"step-000001000"`.
+        checkpoint: see `CheckpointFolder.find`.
 
     Returns:
         `transgan_tf.generator.Generator`.
@@ -150,12 +178,7 @@ def load_generator(run_dir, checkpoint: str = LATEST):
     from transgan_tf.generator import Generator
 
     config = load_config(run_dir)
-    folder = _named(Path(run_dir, "checkpoints", checkpoint))
-    if folder is None:
-        raise RunError(
-            f"{run_dir} has no checkpoint {checkpoint!r} yet: train it first "
-            f"with python -m transgan_tf.train --run_dir={run_dir}"
-        )
+    folder = CheckpointFolder(Path(run_dir, "checkpoints")).find(checkpoint)
     generator = Generator(config.generator, name="ema_generator")
     generator.build((None, config.generator.latent_dim))
     load_arrays(folder, network_state("ema_generator", generator))
@@ -166,7 +189,8 @@ def load_config(run_dir) -> Config:
     """Reads the configuration that a run was started with.
 
     Raises:
-        RunError: `run_dir` is not a run's folder.
+        RunError: `run_dir` is not a run's folder, or its configuration
+            cannot be read.
     """
     path = Path(run_dir, "config.json")
     if not path.is_file():
@@ -174,16 +198,21 @@ def load_config(run_dir) -> Config:
             f"{run_dir} is not a run, since it has no config.json: train one "
             f"with python -m transgan_tf.train --run_dir={run_dir}"
         )
-    return Config.from_json(path.read_text())
+    try:
+        return Config.from_json(path.read_text())
+    except (ConfigError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} cannot be used: {error}") from None
 
 
 def _named(path):
-    """Returns the folder at a path, or that a file there names, or None."""
-    if path.is_dir():
-        return path
+    """Returns the folder that a file names, or None if it names none."""
     if not path.is_file():
         return None
-    folder = path.parent / path.read_text().strip()
+    name = path.read_text(errors="replace").strip()
+    # A power cut can leave the file empty.
+    if not re.fullmatch(r"step-\d+", name):
+        return None
+    folder = path.parent / name
     if not folder.is_dir():
         raise RunError(f"{path} names {folder.name}, which is not there")
     return folder
@@ -191,5 +220,8 @@ def _named(path):
 
 def _write_name(path, name):
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(name + "\n")
+    with open(temporary, "w") as file:
+        file.write(name + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)

@@ -38,15 +38,18 @@ def run(arguments_type: type, act: Callable, command: str, argv=None) -> int:
         prog=command,
         use_underscores=True,
     )
-    import_tensorflow_quietly()
     try:
+        import_tensorflow_quietly()
         return act(arguments)
-    except (UserError, OSError) as error:
-        print(f"error: {_sentence(error)}", file=sys.stderr)
-        return FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        return FAILED
 
 
 def _split_flags(words):
@@ -71,6 +74,8 @@ def import_tensorflow_quietly() -> None:
     away meanwhile. If the import fails, they are shown.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Whatever the user's other projects run Keras on.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     saved = os.dup(2)
     with tempfile.TemporaryFile() as notes:
         os.dup2(notes.fileno(), 2)
@@ -86,6 +91,19 @@ def import_tensorflow_quietly() -> None:
 
 
 def _sentence(error):
+    """Returns what to tell a user, or None for an error of our own."""
+    from tensorflow import errors
+
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {error.filename}"
-    return str(error)
+    if isinstance(error, (UserError, OSError)):
+        return str(error)
+    if isinstance(error, (MemoryError, errors.ResourceExhaustedError)):
+        what = (str(error) or "MemoryError").splitlines()[0]
+        return (
+            f"memory or disk ran out ({what}): training takes less memory with "
+            "a smaller --batch_size or a larger training.accumulation"
+        )
+    if isinstance(error, errors.PermissionDeniedError):
+        return error.message
+    return None

@@ -265,7 +265,8 @@ class TrainingConfig(Checked):
         drift_weight: weight of `mean(D(real))**2` (WGAN-GP alone).
         generator_learning_rate, discriminator_learning_rate: Adam's.
         beta_1, beta_2, epsilon: Adam's.
-        linear_decay: whether both rates fall linearly to 0 at `steps`.
+        decay_start: share of the steps after which both rates fall linearly, to
+            0 at `steps`: 0 is the authors' `--lr_decay`, 1 keeps them constant.
         clip_norm: global norm that each network's gradients are clipped to.
         augmentation: comma-separated policy of differentiable augmentation;
             empty for none.
@@ -296,7 +297,7 @@ class TrainingConfig(Checked):
     beta_1: float = 0.0
     beta_2: float = 0.99
     epsilon: float = 1e-8
-    linear_decay: bool = False
+    decay_start: float = 1.0
     clip_norm: float = 5.0
     augmentation: str = "translation,cutout,color"
     horizontal_flip: bool = True
@@ -334,6 +335,9 @@ class TrainingConfig(Checked):
 
     def _check_counts(self):
         self.require_at_least(0, "steps", "seed")
+        # A step's number is folded into its random key as an int32.
+        fits = self.steps < 2**31
+        require(fits, "training.steps", "must be below 2**31", self.steps)
         self.require_at_least(1, "batch_size", "generator_batch_factor")
         self.require_at_least(1, "n_critic", "keep_checkpoints")
         self.require_at_least(1, "accumulation", "generator_accumulation")
@@ -365,6 +369,9 @@ class TrainingConfig(Checked):
             value = getattr(self, name)
             inside = value is None or 0 <= value < 1
             require(inside, self.field(name), "must be in [0, 1)", value)
+        share = self.decay_start
+        rule = "must be in [0, 1]"
+        require(0 <= share <= 1, self.field("decay_start"), rule, share)
 
 
 @dataclass(frozen=True)

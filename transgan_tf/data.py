@@ -76,7 +76,7 @@ def load_dataset(dataset: str, data_dir, config: Config) -> np.ndarray:
         DataError: if there is no such dataset, or its folder cannot be used.
     """
     size = (config.generator.image_size, config.generator.channels)
-    is_name = bool(dataset) and Path(dataset).name == dataset
+    is_name = Path(dataset).name == dataset not in ("", "..")
     if is_name and _is_folder(Path(data_dir, dataset)):
         return load_folder(Path(data_dir, dataset), *size)
     if dataset == "mnist":

@@ -357,13 +357,14 @@ def make_gan(config: Config) -> TransGAN:
         policy = f"mixed_{policy}"
 
     def optimizer(learning_rate, updates_per_step):
-        updates = max(training.steps, 1) * updates_per_step
+        last = max(training.steps, 1) * updates_per_step
+        decay = (round(training.decay_start * last), last)
         return paper_adam(
             learning_rate,
             training.beta_1,
             training.beta_2,
             training.epsilon,
-            updates if training.linear_decay else None,
+            decay if decay[0] < last else None,
         )
 
     gan = TransGAN(

@@ -15,8 +15,8 @@ from transgan_tf.metrics.tfgan import import_tfgan
 tfgan_losses = import_tfgan("losses.losses_impl")
 
 
-def interpolated_penalty(judge, real, fake, mix, target=1.0):
-    """WGAN-GP: `mean((||d D(x) / d x|| - target)**2)` between real and fake.
+def interpolated_penalty(judge, real, fake, mix):
+    """WGAN-GP: `mean((||d D(x) / d x|| - 1)**2)` between real and fake.
 
     Args:
         judge: function from images to logits; augmentation, if any, happens
@@ -24,7 +24,6 @@ def interpolated_penalty(judge, real, fake, mix, target=1.0):
         real: images `(B, H, W, C)`.
         fake: images `(B, H, W, C)`.
         mix: share of the real image, `(B, 1, 1, 1)` in [0, 1].
-        target: norm that the penalty draws to.
 
     Returns:
         Scalar, before its weight.
@@ -38,7 +37,7 @@ def interpolated_penalty(judge, real, fake, mix, target=1.0):
     positive = squares > 0.0
     norms = tf.sqrt(tf.where(positive, squares, 1.0))
     norms = tf.where(positive, norms, 0.0)
-    return tf.reduce_mean(tf.square(norms - target))
+    return tf.reduce_mean(tf.square(norms - 1.0))
 
 
 def real_penalty(judge, real, fake, mix):

@@ -1,15 +1,18 @@
 """A run's folder: its configuration, its log, and what may change."""
 
+import fcntl
 import logging
 import os
 import sys
 from pathlib import Path
 
 from transgan_tf.checked import differences
-from transgan_tf.checkpoints import LATEST
+from transgan_tf.checkpoints import CheckpointFolder
 from transgan_tf.checkpoints import RunError
 from transgan_tf.checkpoints import load_config
 from transgan_tf.configs import Config
+
+_LOG = logging.getLogger("transgan_tf")
 
 # What may differ from one start of a run to the next.
 CHANGEABLE = (
@@ -26,15 +29,17 @@ CHANGEABLE = (
 def open_run(run_dir, config: Config) -> None:
     """Makes a run's folder, or checks that it is of the same configuration.
 
+    Starts its log, which this process holds until `close_log`.
+
     Raises:
         RunError: the folder is of another configuration, holds something else,
-            or cannot be written.
+            cannot be written, or another process trains there.
     """
     run_dir = Path(run_dir)
     path = run_dir / "config.json"
     if path.is_file():
         # Before the first checkpoint there is nothing that a change could harm.
-        if (run_dir / "checkpoints" / LATEST).is_file():
+        if CheckpointFolder(run_dir / "checkpoints").latest() is not None:
             _check_same(run_dir, load_config(run_dir), config)
     elif run_dir.is_dir() and any(run_dir.iterdir()):
         raise RunError(
@@ -43,6 +48,7 @@ def open_run(run_dir, config: Config) -> None:
         )
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        start_log(run_dir)
         temporary = run_dir / ".config.json.tmp"
         temporary.write_text(config.to_json())
         temporary.replace(path)
@@ -54,10 +60,14 @@ def open_run(run_dir, config: Config) -> None:
 
 
 def _check_same(run_dir, old, new):
+    changeable = CHANGEABLE
+    if old.training.decay_start < 1:
+        # The rates of the steps that were made depend on it.
+        changeable = tuple(f for f in CHANGEABLE if f != "training.steps")
     changed = [
         line
         for line in differences(old, new)
-        if not line.startswith(CHANGEABLE)
+        if not line.startswith(changeable)
     ]
     if changed:
         raise RunError(
@@ -67,15 +77,32 @@ def _check_same(run_dir, old, new):
 
 
 def start_log(run_dir) -> None:
-    """Sends the library's log lines to the screen and to `log.txt`."""
-    log = logging.getLogger("transgan_tf")
-    log.setLevel(logging.INFO)
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        handler.close()
+    """Sends the library's log lines to the screen and to `log.txt`.
+
+    Raises:
+        RunError: another process has this log open.
+    """
+    close_log()
+    file = logging.FileHandler(os.path.join(run_dir, "log.txt"))
+    try:
+        # Two processes in one run would overwrite each other's checkpoints.
+        fcntl.flock(file.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RunError(
+            f"another process trains in {run_dir}: wait for it, or choose "
+            "another --run_dir"
+        ) from None
+    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     screen = logging.StreamHandler(sys.stdout)
     screen.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(screen)
-    file = logging.FileHandler(os.path.join(run_dir, "log.txt"))
-    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log.addHandler(file)
+    _LOG.setLevel(logging.INFO)
+    _LOG.addHandler(screen)
+    _LOG.addHandler(file)
+
+
+def close_log() -> None:
+    """Lets go of the run's log, and so of the run."""
+    for handler in list(_LOG.handlers):
+        _LOG.removeHandler(handler)
+        handler.close()

@@ -56,12 +56,18 @@ class Arguments:
         rule = f"must be at least {least}"
         require(self.num_images >= least, "--num_images", rule, self.num_images)
         require(self.frames >= 1, "--frames", "must be at least 1", self.frames)
+        most = 2**63 - self.num_images
+        rule = f"must be in [0, {most})"
+        require(0 <= self.seed < most, "--seed", rule, self.seed)
         inside = 0 < self.truncation <= 1
         require(inside, "--truncation", "must be in (0, 1]", self.truncation)
         if self.interpolate:
             suffix = self.output.suffix if self.output else None
             rule = "must name a .gif or .mp4 with --interpolate"
             require(suffix in (".gif", ".mp4"), "--output", rule, self.output)
+            rule = "does not go with --interpolate"
+            none = self.output_dir is None
+            require(none, "--output_dir", rule, str(self.output_dir))
         elif self.output is not None:
             rule = "must name a .png unless --interpolate is given"
             known = self.output.suffix == ".png"

@@ -9,13 +9,17 @@ import tensorflow as tf
 from PIL import Image
 
 from transgan_tf.checked import UserError
+from transgan_tf.configs import GeneratorConfig
 from transgan_tf.randomness import Draws
 from transgan_tf.randomness import latents
 from transgan_tf.randomness import root_seed
 from transgan_tf.records import to_uint8
 
+# What a batch may have: images, their pixels, and attention scores of one
+# block (1 GiB of float32).
+IMAGES_AT_ONCE = 64
 PIXELS_AT_ONCE = 64 * 64**2
-MOST_AT_ONCE = 64
+SCORES_AT_ONCE = 2**28
 
 
 def generate(
@@ -23,7 +27,6 @@ def generate(
     seeds,
     truncation: float = 1.0,
     attention_noise: bool = False,
-    batch_size: int | None = None,
 ) -> np.ndarray:
     """Returns the uint8 images `(N, H, W, C)` of whole-number seeds `(N,)`.
 
@@ -31,20 +34,12 @@ def generate(
     images also depend on their places, as in the authors' sampling.
     """
     z = latents(np.asarray(seeds, "int64"), generator.config.latent_dim)
-    return render(generator, z * truncation, attention_noise, batch_size)
+    return render(generator, z * truncation, attention_noise)
 
 
-def render(
-    generator, z, attention_noise: bool = False, batch_size: int | None = None
-) -> np.ndarray:
-    """Returns the uint8 images `(N, H, W, C)` of latents `(N, Z)`.
-
-    By default in batches of about as many pixels as 64 images of 64 px have:
-    at 256 px more than a few images would not fit into memory.
-    """
-    if batch_size is None:
-        size = generator.config.image_size
-        batch_size = min(max(PIXELS_AT_ONCE // size**2, 1), MOST_AT_ONCE)
+def render(generator, z, attention_noise: bool = False) -> np.ndarray:
+    """Returns the uint8 images `(N, H, W, C)` of latents `(N, Z)`."""
+    batch_size = images_at_once(generator.config)
     batches = []
     for start in range(0, len(z), batch_size):
         batch = z[start : start + batch_size]
@@ -53,6 +48,17 @@ def render(
             draws = Draws(root_seed(start), size=len(batch))
         batches.append(to_uint8(generator(batch, draws=draws).numpy()))
     return np.concatenate(batches)
+
+
+def images_at_once(config: GeneratorConfig) -> int:
+    """Returns how many images to make at once, so that they fit into memory."""
+    scores = 1
+    for stage in config.stages:
+        window = max(stage.block_windows(), default=0)
+        scores = max(scores, stage.resolution**2 * config.heads * window**2)
+    pixels = config.image_size**2
+    fitting = min(PIXELS_AT_ONCE // pixels, SCORES_AT_ONCE // scores)
+    return min(max(fitting, 1), IMAGES_AT_ONCE)
 
 
 def interpolate(

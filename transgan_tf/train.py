@@ -83,7 +83,11 @@ class Arguments:
         )
 
     def run_folder(self) -> Path:
-        return self.run_dir or Path("runs", Path(self.dataset).name)
+        return self.run_dir or Path("runs", self.name())
+
+    def name(self) -> str:
+        """Returns what the images are called, also for a path such as `..`."""
+        return Path(self.dataset).resolve().name
 
 
 def act(arguments: Arguments) -> int:
@@ -96,8 +100,7 @@ def act(arguments: Arguments) -> int:
     from transgan_tf.training import train
 
     images = load_dataset(arguments.dataset, arguments.data_dir, config)
-    name = Path(arguments.dataset).name
-    return train(config, images, arguments.run_folder(), name)
+    return train(config, images, arguments.run_folder(), arguments.name())
 
 
 def describe(config: Config) -> str:

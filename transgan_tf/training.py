@@ -24,8 +24,8 @@ from transgan_tf.data import from_array
 from transgan_tf.data import step_batches
 from transgan_tf.gan import TransGAN
 from transgan_tf.gan import make_gan
+from transgan_tf.runs import close_log
 from transgan_tf.runs import open_run
-from transgan_tf.runs import start_log
 
 _log = logging.getLogger(__name__)
 
@@ -52,8 +52,15 @@ def train(config: Config, images: np.ndarray, run_dir, name: str) -> int:
     strategy = make_strategy(config.training.strategy)
     check_split(config.training, strategy.num_replicas_in_sync)
     open_run(run_dir, config)
-    start_log(run_dir)
-    seed_everything(config.training.seed)
+    try:
+        return _train(config, images, run_dir, strategy)
+    finally:
+        close_log()
+
+
+def _train(config, images, run_dir, strategy):
+    """Makes the model, continues from the newest checkpoint, and fits."""
+    make_exact(config.training.seed)
     with strategy.scope():
         gan = make_gan(config)
     folder = CheckpointFolder(
@@ -81,7 +88,7 @@ def fit(
     first_step = int(gan.step.numpy())
     writer = tf.summary.create_file_writer(str(Path(run_dir, "tensorboard")))
     callbacks = make_callbacks(training, first_step, run_dir, writer, folder)
-    *_, checkpointing, interruption = callbacks
+    _, bar, *_, checkpointing, interruption = callbacks
     try:
         gan.fit(
             step_batches(images, training, first_step),
@@ -91,7 +98,12 @@ def fit(
             shuffle=False,
         )
         checkpointing.save()
+    except OSError:
+        # A picture that cannot be written must not cost the steps before it.
+        checkpointing.save()
+        raise
     finally:
+        bar.close()
         interruption.restore_handlers()
         writer.close()
     if interruption.status:
@@ -133,9 +145,14 @@ def check_split(training: TrainingConfig, replicas: int) -> None:
         require(size % (replicas * parts) == 0, field, rule, size)
 
 
-def seed_everything(seed: int) -> None:
-    """Fixes initial weights, and makes every operation deterministic."""
+def make_exact(seed: int) -> None:
+    """Fixes initial weights, makes every operation deterministic and float32.
+
+    TensorFlow would multiply float32 matrices in TF32, of 10 bits, where a GPU
+    can.
+    """
     keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     tf.config.experimental.enable_op_determinism()
 
 

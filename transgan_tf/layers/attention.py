@@ -45,8 +45,8 @@ class AttentionNoise(keras.layers.Layer):
 class MultiHeadAttention(keras.layers.Layer):
     """Self-attention with relative position encoding.
 
-    Scores are scaled by `head_dim**-0.5`; scores and softmax are float32 under
-    every dtype policy.
+    Scores are scaled by `head_dim**-0.5`. Relative positions are added and the
+    softmax is taken in float32 under every dtype policy.
 
     Args:
         heads: int. Number of heads, h; divides the width D.
