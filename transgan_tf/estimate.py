@@ -115,7 +115,7 @@ def training_memory(config: Config, replicas: int = 1) -> MemoryEstimate:
 
     The last two give 2.4 and `program`. The generator's update is the larger
     one there: the discriminator's 5 passes are counted, not measured, and
-    mnist's row says that they are too many for small networks. Micro-batches,
+    the first row says that they are too many for small networks. Micro-batches,
     half precision and a GPU were not measured.
 
     Args:

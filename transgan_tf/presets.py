@@ -213,7 +213,7 @@ _MNIST = _preset(
         stages=(
             Stage(7, 64, 2),
             Stage(14, 64, 1, window=7, upsample="bicubic"),
-            Stage(28, 16, 0, upsample="pixel_shuffle"),
+            Stage(28, 16, 1, window=4, upsample="pixel_shuffle"),
         ),
         channels=1,
         heads=2,
@@ -228,7 +228,7 @@ _MNIST = _preset(
         image_size=28,
     ),
     training=TrainingConfig(
-        steps=10_000,
+        steps=7500,
         batch_size=16,
         generator_batch_factor=1,
         n_critic=1,
