@@ -27,6 +27,8 @@ from transgan_tf.checkpoints import state
 from transgan_tf.data import DataError
 from transgan_tf.gan import make_gan
 
+pytestmark = pytest.mark.usefixtures("freed_graphs")
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (21, 12, 12, 3), "uint8")
 
 
@@ -257,7 +259,6 @@ def names(folder):
 
 MIRRORED = """
 import sys
-from tests import conftest
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(
@@ -323,6 +324,7 @@ def test_two_processes_cannot_train_in_one_folder(run, tmp_path):
     assert train(run_config(steps=5), tmp_path / "run") == 0
 
 
+@pytest.mark.slow
 def test_a_grid_that_cannot_be_written_costs_no_step(run, tmp_path):
     folder = back_at_step_3(run, tmp_path / "run")
     shutil.rmtree(folder / "samples")
