@@ -259,8 +259,8 @@ _MNIST = _preset(
     notes=(
         "A demonstration on few images: the paper has no such experiment.",
         "Chosen by the measured runs in docs/mnist_preset.md for what it draws "
-        "within 15 minutes on two cores: one discriminator scale, no block at "
-        "28 px, no augmentation, 10 and 30 times the paper's learning rates.",
+        "within 15 minutes on two cores: one discriminator scale, no "
+        "augmentation, 10 and 30 times the paper's learning rates.",
         "Digits are not mirrored, since a mirrored digit is not a digit.",
     ),
 )
