@@ -10,8 +10,7 @@ no TensorFlow.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from transgan_tf.checked import ConfigError
-from transgan_tf.checked import nearest
+from transgan_tf.checked import require_choice
 from transgan_tf.configs import Config
 from transgan_tf.configs import DiscriminatorConfig
 from transgan_tf.configs import EvaluationConfig
@@ -94,12 +93,7 @@ def get_preset(name: str) -> Preset:
     Raises:
         ConfigError: if there is none; the text suggests the nearest name.
     """
-    if name not in _PRESETS:
-        choices = ", ".join(_PRESETS)
-        raise ConfigError(
-            f"preset must be one of {choices}, got {name!r}"
-            f"{nearest(name, _PRESETS)}"
-        )
+    require_choice("preset", name, _PRESETS)
     return _PRESETS[name]
 
 

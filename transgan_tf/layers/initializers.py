@@ -9,6 +9,8 @@ an absolute 2, which is a hundred deviations and so no truncation (Keras'
 
 import keras
 
+from transgan_tf.checked import require_choice
+
 EMBEDDING_DEVIATION = 0.02
 INITIALIZATIONS = ("fan_in_uniform", "normal")
 
@@ -26,11 +28,7 @@ def embedding_normal() -> keras.initializers.Initializer:
 
 def check_initialization(initialization: str) -> None:
     """Raises `ValueError` for a name that `dense` does not know."""
-    if initialization not in INITIALIZATIONS:
-        choices = ", ".join(INITIALIZATIONS)
-        raise ValueError(
-            f"initialization must be one of {choices}, got {initialization!r}"
-        )
+    require_choice("initialization", initialization, INITIALIZATIONS)
 
 
 def dense(units, fan_in, initialization, **kwargs) -> keras.layers.Dense:

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from transgan_tf.checked import require_choice
+
 
 @keras.saving.register_keras_serializable(package="transgan_tf")
 class LayerNorm(keras.layers.Layer):
@@ -95,6 +97,9 @@ class TokenScaling(keras.layers.Layer):
         return config
 
 
+_NORMS = {"layer_norm": LayerNorm, "token_scaling": TokenScaling}
+
+
 def make_norm(kind: str, **kwargs) -> keras.layers.Layer:
     """Returns the normalization that a configuration names.
 
@@ -102,10 +107,5 @@ def make_norm(kind: str, **kwargs) -> keras.layers.Layer:
         kind: `"layer_norm"` or `"token_scaling"`.
         **kwargs: passed to the layer.
     """
-    if kind == "layer_norm":
-        return LayerNorm(**kwargs)
-    if kind == "token_scaling":
-        return TokenScaling(**kwargs)
-    raise ValueError(
-        f"norm must be one of layer_norm, token_scaling, got {kind!r}"
-    )
+    require_choice("norm", kind, _NORMS)
+    return _NORMS[kind](**kwargs)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from transgan_tf.checked import require_choice
 from transgan_tf.layers.initializers import fan_in_uniform
 
 
@@ -135,9 +136,7 @@ class Upsampling(keras.layers.Layer):
         self.kind = kind
         self.height = height
         self.width = width
-        if kind not in UPSAMPLERS:
-            choices = ", ".join(UPSAMPLERS)
-            raise ValueError(f"kind must be one of {choices}, got {kind!r}")
+        require_choice("kind", kind, UPSAMPLERS)
 
     def build(self, input_shape):
         if self.kind == "pixel_shuffle" and input_shape[-1] % 4:
