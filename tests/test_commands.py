@@ -256,6 +256,15 @@ def test_dry_run_prints_and_writes_nothing(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_runs_are_named_as_their_images(tmp_path, monkeypatch):
+    (tmp_path / "album" / "sub").mkdir(parents=True)
+    (tmp_path / "cats").symlink_to("album")
+    monkeypatch.chdir(tmp_path / "album" / "sub")
+    names = {"..": "album", ".": "sub", "../../cats": "cats", "mnist": "mnist"}
+    for dataset, name in names.items():
+        assert train.Arguments(dataset).run_folder() == Path("runs", name)
+
+
 @pytest.mark.parametrize("module", ["train", "sample"])
 def test_help_shows_commands_that_run(module, tmp_path):
     done = run_process(module, "--help", cwd=tmp_path)

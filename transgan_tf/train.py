@@ -1,5 +1,6 @@
 """Trains a TransGAN, or goes on with a run: `python -m transgan_tf.train`."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +87,11 @@ class Arguments:
         return self.run_dir or Path("runs", self.name())
 
     def name(self) -> str:
-        """Returns what the images are called, also for a path such as `..`."""
-        return Path(self.dataset).resolve().name
+        """Returns what the images are called, also for a path such as `..`.
+
+        A link keeps its own name.
+        """
+        return Path(os.path.abspath(self.dataset)).name
 
 
 def act(arguments: Arguments) -> int:
