@@ -224,7 +224,7 @@ def test_unknown_flags_are_bad_usage(capsys):
         (["--truncation=1.5"], "--truncation must be in (0, 1], got 1.5"),
         (["--output=grid.tiff"], "--output must name a .png"),
         (["--interpolate"], "--output must name a .gif or .mp4"),
-        (["--checkpoint=best"], "'best': it has step-000000002, step-"),
+        (["--checkpoint=best"], "'best': it has step-000000002"),
         (["--seed=-1"], "--seed must be in [0, "),
         (["--seed=99999999999999999999"], "--seed must be in [0, "),
         (
