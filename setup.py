@@ -56,7 +56,7 @@ VIDEO = ["imageio-ffmpeg==0.8.1"]
 TORCH = ["torch==2.13.0"]
 
 # What `make test` and `make lint` need, and no more; the tests write videos.
-DEV = ["pytest==9.2.0", "ruff==0.17.6", *VIDEO]
+DEV = ["pytest==9.2.0", "pytest-xdist==3.8.0", "ruff==0.17.6", *VIDEO]
 
 setup(
     name="transgan-tf",

