@@ -19,6 +19,7 @@ FLOORS = (
         "checked",
         "configs",
         "images",
+        "manifest",
         "presets",
         "randomness",
         "records",
@@ -36,7 +37,16 @@ FLOORS = (
 PLACES = {name: n for n, names in enumerate(FLOORS) for name in names}
 
 # What pipeline may know of the library.
-SHARED = ("configs", "presets", "records")
+SHARED = (
+    "checked",
+    "cli",
+    "configs",
+    "images",
+    "manifest",
+    "presets",
+    "records",
+    "version",
+)
 
 # The Serving messages import TensorFlow.
 TENSORFLOW = ("keras", "tensorflow", "tensorflow_serving", "tf_keras")
@@ -56,6 +66,7 @@ LIGHT = {
     "transgan_tf": "dir(transgan_tf)",
     "transgan_tf.configs": "",
     "transgan_tf.images": "transgan_tf.images.embedded_digits()",
+    "transgan_tf.manifest": "",
     "transgan_tf.presets": "",
     "transgan_tf.records": (
         "transgan_tf.records.encode("

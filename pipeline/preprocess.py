@@ -1,0 +1,183 @@
+"""Turns images into checked TFRecords: `python -m pipeline.preprocess`."""
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from transgan_tf import cli
+from transgan_tf.checked import ConfigError
+from transgan_tf.manifest import DatasetSettings
+from transgan_tf.presets import get_preset
+from transgan_tf.presets import preset_names
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Turn images into checked TFRecords, with Beam.
+
+    Your own photographs, for `train --dataset=cats --preset=celeba_64`:
+
+    python -m pipeline.preprocess --dataset=cats --source=photos/
+    --image_size=64
+
+    A preset's dataset, whose size and crop are known:
+
+    python -m pipeline.preprocess --dataset=lsun_church
+    --source=church_outdoor_train_lmdb
+
+    Flags that are not listed here are Beam's, such as --runner=FlinkRunner.
+    """
+
+    dataset: str
+    """A preset's name, or a name of your own."""
+    source: str | None = None
+    """Folder, .zip, .tar, .tar.gz, LSUN's *_lmdb, a tensorflow-datasets
+    builder such as cifar10, or digits; gs:// and the like work too. A preset
+    may have a usual one."""
+    output_dir: str = "data"
+    """The dataset becomes a folder in it."""
+    source_type: (
+        Literal["folder", "zip", "tar", "tar.gz", "lmdb", "tfds", "digits"]
+        | None
+    ) = None
+    """What the source is, if its name does not tell."""
+    split: str | None = None
+    """Split of a tensorflow-datasets builder, such as train+unlabelled."""
+    tfds_data_dir: str | None = None
+    """Where tensorflow-datasets keeps its data."""
+    image_size: int | None = None
+    """Side of the square images in pixels."""
+    channels: Literal[1, 3] | None = None
+    """1 for grey, 3 for colour."""
+    crop: Literal["center", "none"] | None = None
+    """The largest centred square, or none to refuse what is not square."""
+    format: Literal["png", "jpeg"] = "png"
+    """Of the stored images."""
+    quality: int = 95
+    """Of JPEG."""
+    min_size: int = 1
+    """Leave out images whose shorter side has fewer pixels."""
+    max_aspect: float | None = None
+    """Leave out images that are so many times longer than short."""
+    deduplicate: bool = False
+    """Keep one of the files that have the same bytes."""
+    max_images: int | None = None
+    """Keep at most so many."""
+    validation_fraction: float = 0.0
+    """Share of the images that goes into the split validation."""
+    shards: int = 16
+    """Number of files of the split train."""
+    labels: bool = True
+    """Whether sub-folders, or the source's classes, give labels."""
+    max_bad_fraction: float = 0.01
+    """Share of bad images above which the job fails."""
+    overwrite: bool = False
+    """Replace what the dataset's folder holds."""
+
+    def settings(self) -> DatasetSettings:
+        """Returns the flags' settings, completed by the preset's."""
+        given = {
+            "image_size": self.image_size,
+            "channels": self.channels,
+            "crop": self.crop,
+        }
+        known = {"channels": 3, "crop": "center"}
+        if self.dataset in preset_names():
+            preset = get_preset(self.dataset)
+            known = {
+                "image_size": preset.image_size,
+                "channels": preset.channels,
+                "crop": preset.dataset.crop,
+            }
+        known |= {k: v for k, v in given.items() if v is not None}
+        if "image_size" not in known:
+            raise ConfigError(
+                f"{self.dataset!r} is no preset's name, so --image_size is "
+                "needed: the side of the images in pixels, such as 64"
+            )
+        same = (
+            "format",
+            "quality",
+            "min_size",
+            "max_aspect",
+            "deduplicate",
+            "max_images",
+            "validation_fraction",
+            "shards",
+            "labels",
+        )
+        return DatasetSettings(
+            **known, **{name: getattr(self, name) for name in same}
+        )
+
+    def find_source(self):
+        """Returns the source that is given, or the preset's usual one."""
+        path, split = self.source, self.split
+        if self.dataset in preset_names():
+            facts = get_preset(self.dataset).dataset
+            path = path or facts.builder
+            split = split or facts.split
+            if not path:
+                raise ConfigError(
+                    f"--source is needed: where you have {facts.usual_source}"
+                )
+        if not path:
+            raise ConfigError(
+                "--source is needed: a folder, an archive, an LMDB environment "
+                "or the name of a tensorflow-datasets builder"
+            )
+        from pipeline.sources import find_source
+
+        return find_source(
+            path, self.source_type, split or "train", self.tfds_data_dir
+        )
+
+
+def run(arguments: Arguments, flags: list[str]) -> int:
+    """Does what the command line says; `flags` are Beam's."""
+    name = arguments.dataset
+    if Path(name).name != name or name in ("", ".."):
+        raise ConfigError(f"--dataset is a name, not a path, got {name!r}")
+    share = arguments.max_bad_fraction
+    if not 0 <= share <= 1:
+        raise ConfigError(
+            f"--max_bad_fraction must lie between 0 and 1, got {share}"
+        )
+    settings = arguments.settings()
+    import_beam_quietly()
+    from pipeline.job import make_plan
+    from pipeline.job import prepare
+    from pipeline.options import beam_options
+
+    options = beam_options(flags, Arguments)
+    source = arguments.find_source()
+    plan = make_plan(name, settings, source, arguments.output_dir, share)
+    return prepare(plan, source, options, arguments.overwrite)
+
+
+def import_beam_quietly() -> None:
+    """Imports Beam without its warnings of what it can do without.
+
+    Not above, so that `--help` answers at once.
+    """
+    logging.basicConfig(level=logging.ERROR)
+    import apache_beam  # noqa: F401
+
+
+def main(argv=None) -> int:
+    arguments, flags = tyro.cli(
+        Arguments,
+        args=cli.split_flags(argv),
+        prog="python -m pipeline.preprocess",
+        use_underscores=True,
+        return_unknown_args=True,
+    )
+    return cli.answer(lambda: run(arguments, flags))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Where images come from: detected from the path, or named."""
+
+import os
+
+from pipeline import files
+from pipeline.sources.archives import CompressedTar
+from pipeline.sources.archives import Tar
+from pipeline.sources.archives import Zip
+from pipeline.sources.base import Item
+from pipeline.sources.base import Source
+from pipeline.sources.base import SourceError
+from pipeline.sources.digits import Digits
+from pipeline.sources.folder import Folder
+from pipeline.sources.lsun import Lmdb
+
+__all__ = ["KINDS", "Item", "Source", "SourceError", "find_source"]
+
+_BY_PATH = {cls.kind: cls for cls in (Folder, Zip, Tar, CompressedTar, Lmdb)}
+KINDS = (*_BY_PATH, "tfds", "digits")
+_SUFFIXES = {
+    ".zip": "zip",
+    ".tar": "tar",
+    ".tar.gz": "tar.gz",
+    ".tgz": "tar.gz",
+}
+
+
+def find_source(
+    path: str,
+    kind: str | None = None,
+    split: str = "train",
+    tfds_data_dir: str | None = None,
+) -> Source:
+    """Returns the source that a path or a name stands for.
+
+    Args:
+        path: of a folder, an archive or an LMDB environment; the name of a
+            tensorflow-datasets builder; or `"digits"`.
+        kind: one of `KINDS`; told from the path if left out.
+        split: of a builder.
+        tfds_data_dir: where builders' data lies.
+
+    Raises:
+        SourceError: there is nothing, or it cannot be read.
+    """
+    kind = kind or _kind_of(path)
+    if kind == "digits":
+        return Digits()
+    if kind == "tfds":
+        # Imports TensorFlow.
+        from pipeline.sources.tfds import Tfds
+
+        return Tfds(path, split, tfds_data_dir)
+    if not files.is_remote(path) and not os.path.exists(path):
+        raise SourceError(f"there is no {kind} {path}: check the path")
+    return _BY_PATH[kind](path)
+
+
+def _kind_of(path):
+    lower = path.lower().rstrip("/")
+    for suffix, kind in _SUFFIXES.items():
+        if lower.endswith(suffix):
+            return kind
+    if os.path.isfile(os.path.join(path, "data.mdb")):
+        return "lmdb"
+    if os.path.isdir(path) or files.is_remote(path):
+        return "folder"
+    if path == "digits":
+        return "digits"
+    if os.path.isfile(path):
+        raise SourceError(
+            f"{path} is neither a folder, nor a .zip, .tar or .tar.gz archive: "
+            "name one, or say by --source_type what it is"
+        )
+    if os.sep not in path.rstrip("/") or path.count("/") == 1:
+        return _builder_or_nothing(path)
+    raise SourceError(f"there is no folder or archive {path}: check the path")
+
+
+def _builder_or_nothing(path):
+    """Returns `"tfds"` if a builder has that name."""
+    import tensorflow_datasets as tfds
+
+    if path.partition("/")[0].partition(":")[0] in tfds.list_builders():
+        return "tfds"
+    raise SourceError(
+        f"{path} is neither a folder or archive nor the name of a "
+        "tensorflow-datasets builder: check the path"
+    )

@@ -1,0 +1,160 @@
+"""Zip and tar archives, read in place and never extracted."""
+
+import functools
+import tarfile
+import zipfile
+import zlib
+
+from pipeline import files
+from pipeline.sources.base import Item
+from pipeline.sources.base import Listed
+from pipeline.sources.base import Source
+from pipeline.sources.base import SourceError
+from pipeline.sources.base import is_unsafe
+from pipeline.transform import LARGEST_FILE
+from transgan_tf.images import SUFFIXES
+
+# A compressed tar can only be read from its beginning. So that its images are
+# shared out all the same, each of so many tasks reads it all and takes every
+# so many-th image: decompressing is cheap beside decoding and encoding.
+COMPRESSED_TAR_TASKS = 8
+
+
+class Archive(Source):
+    """What both kinds have in common.
+
+    Args:
+        path: of the archive, local or of any file system that Beam knows.
+    """
+
+    folders_are_classes = True
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def modified(self):
+        return files.modified(self.path)
+
+    def damaged(self, error) -> SourceError:
+        return SourceError(
+            f"{self.path} cannot be read as a {self.kind} archive ({error}): "
+            "it is damaged or not complete; fetch it again"
+        )
+
+
+def _is_image(name):
+    """Tells by its name; unsafe names count, to be refused by name."""
+    if not name.lower().endswith(SUFFIXES):
+        return False
+    parts = [part for part in name.split("/") if part != "."]
+    hidden = any(part.startswith(".") for part in parts)
+    # What a Mac adds beside each file.
+    added = parts[0] == "__MACOSX"
+    return is_unsafe(name) or not (hidden or added)
+
+
+def _key(name):
+    return name.removeprefix("./")
+
+
+def _refusal(name, size):
+    """Returns why a member is not to be read, or None."""
+    if is_unsafe(name):
+        return "its name points out of the archive"
+    if size > LARGEST_FILE:
+        return f"it claims to have {size:,} bytes"
+    return None
+
+
+class Zip(Archive):
+    kind = "zip"
+
+    def listing(self):
+        try:
+            members = _open_zip(self.path).infolist()
+        except (OSError, zipfile.BadZipFile) as error:
+            raise self.damaged(error) from None
+        for index, member in enumerate(members):
+            if _is_image(member.filename):
+                size = (member.file_size, member.CRC)
+                yield Listed(_key(member.filename), size, index)
+
+    def read(self, locators):
+        archive = _open_zip(self.path)
+        members = archive.infolist()
+        for index in locators:
+            yield _read_member(archive, members[index])
+
+
+def _read_member(archive, member):
+    name = _key(member.filename)
+    error = _refusal(name, member.file_size)
+    if error is not None:
+        return Item(name, error=error)
+    try:
+        return Item(name, archive.read(member))
+    except Exception as broken:
+        # Of broken, encrypted or strangely packed members zipfile and its
+        # decompressors raise nearly anything.
+        return Item(name, error=f"it cannot be unpacked ({broken})")
+
+
+@functools.lru_cache(maxsize=4)
+def _open_zip(path):
+    """Opens an archive once in a process; its threads may share it."""
+    return zipfile.ZipFile(files.open_file(path))
+
+
+class Tar(Archive):
+    """Uncompressed; its members are read where they lie."""
+
+    kind = "tar"
+
+    def listing(self):
+        for member, _ in self.members("r:"):
+            name = _key(member.name)
+            locator = (name, member.offset_data, member.size)
+            yield Listed(name, member.size, locator)
+
+    def read(self, locators):
+        with files.open_file(self.path) as file:
+            for name, offset, size in locators:
+                error = _refusal(name, size)
+                if error is None:
+                    file.seek(offset)
+                    yield Item(name, file.read(size))
+                else:
+                    yield Item(name, error=error)
+
+    def members(self, mode: str):
+        """Yields `(member, archive)` of the images, in the archive's order."""
+        try:
+            with files.open_file(self.path) as file:
+                with tarfile.open(fileobj=file, mode=mode) as archive:
+                    for member in archive:
+                        if member.isreg() and _is_image(member.name):
+                            yield member, archive
+        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+            raise self.damaged(error) from None
+
+
+class CompressedTar(Tar):
+    """Compressed by gzip; see `COMPRESSED_TAR_TASKS`."""
+
+    kind = "tar.gz"
+
+    def listing(self):
+        for member, _ in self.members("r|gz"):
+            yield Listed(_key(member.name), member.size, None)
+
+    def tasks(self):
+        for first in range(COMPRESSED_TAR_TASKS):
+            yield [first]
+
+    def read(self, locators):
+        (first,) = locators
+        for place, (member, archive) in enumerate(self.members("r|gz")):
+            if place % COMPRESSED_TAR_TASKS == first:
+                error = _refusal(member.name, member.size)
+                data = b"" if error else archive.extractfile(member).read()
+                yield Item(_key(member.name), data, error=error)

@@ -1,0 +1,123 @@
+"""What all sources of images have in common."""
+
+import hashlib
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import apache_beam as beam
+
+from transgan_tf.checked import UserError
+from transgan_tf.manifest import SourceFacts
+
+# Images of one task: enough to make a task's own cost small, few enough to
+# share a small dataset between workers.
+TASK_SIZE = 32
+
+
+class SourceError(UserError):
+    """A source that cannot be read at all; its text is one sentence."""
+
+
+class Item(NamedTuple):
+    """One image of a source.
+
+    Attributes:
+        key: its name, the same wherever the source lies.
+        data: the file's bytes.
+        label: its class, or None.
+        error: why `data` could not be had, or None.
+    """
+
+    key: str
+    data: bytes = b""
+    label: int | None = None
+    error: str | None = None
+
+
+class Listed(NamedTuple):
+    """One line of a source's listing.
+
+    Attributes:
+        key: of the item.
+        size: in bytes, and what else the listing tells of the content.
+        locator: what `read` takes.
+    """
+
+    key: str
+    size: int | tuple
+    locator: object
+
+
+class Source:
+    """Where images come from; travels to the workers by pickle.
+
+    Attributes:
+        kind: how `--source_type` calls it.
+        folders_are_classes: whether a key's folder may be a label.
+        classes: names of the labels that items carry.
+    """
+
+    kind = ""
+    folders_are_classes = False
+    classes: tuple[str, ...] = ()
+
+    def listing(self) -> Iterator[Listed]:
+        """Yields what there is, in an order of its own.
+
+        Raises:
+            SourceError: the source cannot be listed.
+        """
+        raise NotImplementedError
+
+    def modified(self) -> float:
+        """Returns when the source changed last, in seconds since 1970."""
+        raise NotImplementedError
+
+    def read(self, locators: list) -> Iterator[Item]:
+        """Yields the items of a task."""
+        raise NotImplementedError
+
+    def tasks(self) -> Iterator[list]:
+        """Yields lists of locators, each to be read by one worker."""
+        locators = (listed.locator for listed in self.listing())
+        while task := list(islice(locators, TASK_SIZE)):
+            yield task
+
+    def items(self) -> beam.PTransform:
+        """Returns a transform from the pipeline to all items."""
+        return ReadTasks(self)
+
+    def facts(self) -> SourceFacts:
+        """Returns number and digest of the keys and sizes, in any order."""
+        lines = sorted(
+            f"{listed.size} {listed.key}".encode("utf-8", "surrogateescape")
+            for listed in self.listing()
+        )
+        digest = hashlib.sha256(b"\0".join(lines)).hexdigest()
+        return SourceFacts(self.kind, len(lines), digest)
+
+
+class ReadTasks(beam.PTransform):
+    """Lists a source, shares the tasks out and reads them."""
+
+    def __init__(self, source: Source):
+        super().__init__()
+        self.source = source
+
+    def expand(self, pipeline):
+        source = self.source
+        return (
+            pipeline
+            | "The source" >> beam.Create([source])
+            | "List tasks" >> beam.FlatMap(lambda source: source.tasks())
+            # Without it one worker would read all that it listed.
+            | "Share out" >> beam.Reshuffle()
+            | "Read" >> beam.FlatMap(source.read)
+        )
+
+
+def is_unsafe(name: str) -> bool:
+    """Tells whether an archive's name points out of the archive."""
+    parts = name.replace("\\", "/").split("/")
+    return name.startswith(("/", "\\")) or ".." in parts or "\0" in name

@@ -1,0 +1,119 @@
+"""Finished images on their way to a shard: on disk, not in memory.
+
+A worker writes the images that it has made to files of its own and passes on
+where they lie. So grouping and sorting move short entries alone, and memory
+does not grow with the number of images' pixels.
+"""
+
+import functools
+import hashlib
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline import files
+
+SPILLED = "spill-"
+# What a worker holds before it writes.
+SPILL_BYTES = 16 * 2**20
+SPILL_IMAGES = 256
+# Of a process.
+OPEN_FILES = 64
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a finished image lies, and what decides where it goes.
+
+    Attributes:
+        key: the source's name of the image.
+        content: sha256 of the source's bytes.
+        label: the source's class, or None.
+        spill, offset, length: the place of its `StoredImage`'s pickle.
+    """
+
+    key: str
+    content: bytes
+    label: int | None
+    spill: str
+    offset: int
+    length: int
+
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """sha256 of the key: order, shard and split follow it."""
+        name = self.key.encode("utf-8", "surrogateescape")
+        return hashlib.sha256(name).digest()
+
+
+class SpillWriter:
+    """Collects finished images and writes them in files of some megabytes.
+
+    Args:
+        folder: where to write.
+    """
+
+    def __init__(self, folder: str):
+        self.folder = folder
+        self._clear()
+
+    def _clear(self):
+        self.waiting, self.size = [], 0
+
+    def add(self, key: str, content: bytes, label, stored: bytes) -> None:
+        self.waiting.append((key, content, label, stored))
+        self.size += len(stored)
+
+    def is_full(self) -> bool:
+        return self.size >= SPILL_BYTES or len(self.waiting) >= SPILL_IMAGES
+
+    def flush(self) -> Iterator[Entry]:
+        """Writes what waits; yields where each image lies."""
+        if not self.waiting:
+            return
+        # Its name tells the progress: a bundle that is tried again leaves
+        # a file that nobody refers to.
+        name = f"{SPILLED}{uuid.uuid4().hex}-{len(self.waiting)}"
+        entries, offset = [], 0
+        with files.create(files.join(self.folder, name)) as file:
+            for key, content, label, stored in self.waiting:
+                file.write(stored)
+                place = (name, offset, len(stored))
+                entries.append(Entry(key, content, label, *place))
+                offset += len(stored)
+        self._clear()
+        yield from entries
+
+
+class SpillReader:
+    """Reads spilled images, with the last used files kept open.
+
+    Args:
+        folder: where they were written.
+    """
+
+    def __init__(self, folder: str):
+        self.folder = folder
+        self.open = {}
+
+    def read(self, entry: Entry) -> bytes:
+        file = self.open.pop(entry.spill, None)
+        if file is None:
+            if len(self.open) >= OPEN_FILES:
+                self.open.pop(next(iter(self.open))).close()
+            file = files.open_file(files.join(self.folder, entry.spill))
+        self.open[entry.spill] = file
+        file.seek(entry.offset)
+        return file.read(entry.length)
+
+    def close(self) -> None:
+        for file in self.open.values():
+            file.close()
+        self.open = {}
+
+
+def spilled_images(folder: str) -> int:
+    """Returns how many images have been written so far."""
+    names = files.names_in(folder)
+    spilled = [name for name in names if name.startswith(SPILLED)]
+    return sum(int(name.rpartition("-")[2]) for name in spilled)
