@@ -30,7 +30,8 @@ FLOORS = (
     ("augment", "discriminator", "ema", "generator", "losses"),
     ("optimizers", "splitting"),
     ("gan",),
-    ("callbacks", "checkpoints", "data", "metrics", "runs"),
+    ("stores",),
+    ("callbacks", "checkpoints", "data", "metrics", "runs", "stream"),
     ("training",),
     ("benchmark", "convert", "evaluate", "sample", "train"),
 )

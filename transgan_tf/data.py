@@ -1,36 +1,29 @@
-"""Real images: where they come from, and the stream that training takes.
+"""Datasets by name: TFRecords, folders of images, the embedded digits.
 
-The embedded digits, folders of images and arrays all become one uint8 array
-`(N, H, W, C)` in memory; `step_batches` makes the batches of it. Every mistake
-of a user is a `DataError` with one sentence.
+Every mistake of a user is a `DataError` with one sentence.
 """
 
 import logging
 import os
 import stat
 import warnings
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
-from transgan_tf.checked import UserError
 from transgan_tf.checked import nearest
 from transgan_tf.configs import Config
-from transgan_tf.configs import TrainingConfig
 from transgan_tf.images import FORMATS
 from transgan_tf.images import SUFFIXES
 from transgan_tf.images import embedded_digits
 from transgan_tf.images import fit_image
+from transgan_tf.manifest import MANIFEST
 from transgan_tf.presets import get_preset
 from transgan_tf.presets import preset_names
-from transgan_tf.randomness import Draws
-from transgan_tf.randomness import fold_in
-from transgan_tf.randomness import root_seed
-from transgan_tf.records import to_unit_range
+from transgan_tf.stores import DataError
+from transgan_tf.stores import RecordStore
 
 # Above this the images belong into TFRecords, which are read from disk.
 LARGEST_IN_MEMORY = 4 * 2**30
@@ -39,29 +32,20 @@ UNREADABLE_SHARE = 0.01
 # How many unreadable files a message names.
 NAMED = 3
 
-# Keys of the stream's draws. The training step folds step numbers into the
-# same root, and no step is negative.
-_STREAM = -1
-_ORDER, _FLIPS = 0, 1
-# The fewest at which we found no correlation between the orders of neighbouring
-# epochs; tf.random.experimental.index_shuffle uses 4, where there is some.
-_SHUFFLE_ROUNDS = 8
-
 _log = logging.getLogger(__name__)
-
-
-class DataError(UserError):
-    """Images that cannot be used; its text is one sentence."""
 
 
 # === Where images come from ===
 
 
-def load_dataset(dataset: str, data_dir, config: Config) -> np.ndarray:
-    """Loads the images that a name stands for, in the size of a configuration.
+def load_dataset(
+    dataset: str, data_dir, config: Config
+) -> np.ndarray | RecordStore:
+    """Finds the images that a name stands for, in the size of a configuration.
 
     The folder `data_dir/dataset` comes first, then `dataset` as a path of a
-    folder; `mnist` without a folder of its own is the embedded digits.
+    folder; `mnist` without a folder of its own is the embedded digits. A folder
+    holds TFRecords that `pipeline.preprocess` made, or image files.
 
     Args:
         dataset: a preset's name, the name of a folder in `data_dir`, or a path.
@@ -69,7 +53,7 @@ def load_dataset(dataset: str, data_dir, config: Config) -> np.ndarray:
         config: gives the side and the channels of the images.
 
     Returns:
-        uint8 `(N, H, W, C)`.
+        `RecordStore`, or uint8 `(N, H, W, C)` of image files.
 
     Raises:
         DataError: if there is no such dataset, or its folder cannot be used.
@@ -77,12 +61,25 @@ def load_dataset(dataset: str, data_dir, config: Config) -> np.ndarray:
     size = (config.generator.image_size, config.generator.channels)
     is_name = Path(dataset).name == dataset not in ("", "..")
     if is_name and _is_folder(Path(data_dir, dataset)):
-        return load_folder(Path(data_dir, dataset), *size)
+        return _open_folder(Path(data_dir, dataset), *size)
     if dataset == "mnist":
         return _fitted_digits(*size)
     if dataset and (os.sep in dataset or _is_folder(dataset)):
-        return load_folder(dataset, *size)
+        return _open_folder(dataset, *size)
     raise DataError(unknown_dataset(dataset, data_dir))
+
+
+def _open_folder(folder, image_size, channels):
+    """Opens TFRecords, or reads image files."""
+    if Path(folder, MANIFEST).is_file():
+        return RecordStore(folder)
+    if any(Path(folder).glob("*.tfrecord")):
+        raise DataError(
+            f"{folder} holds TFRecords without a {MANIFEST}, so the job that "
+            "made them has not ended: start `python -m pipeline.preprocess` "
+            "again as before"
+        )
+    return load_folder(folder, image_size, channels)
 
 
 def _is_folder(path):
@@ -124,48 +121,6 @@ def _fitted_digits(image_size, channels):
         return digits
     images = (Image.fromarray(digit[..., 0]) for digit in digits)
     return np.stack([fit_image(i, image_size, channels) for i in images])
-
-
-def fingerprint(name: str, images: np.ndarray) -> str:
-    """Returns what tells a dataset from another: name, number, checksum."""
-    checksum = zlib.crc32(np.ascontiguousarray(images))
-    return f"{name}, {len(images)} images, CRC {checksum:08x}"
-
-
-def from_array(images) -> np.ndarray:
-    """Checks a user's own images.
-
-    Args:
-        images: uint8 `(N, S, S, C)` in [0, 255], C 1 or 3.
-
-    Returns:
-        The same as a NumPy array.
-
-    Raises:
-        DataError: if they are not that.
-    """
-    images = np.asarray(images)
-    if images.dtype != np.uint8:
-        raise DataError(f"images must be uint8, got {images.dtype}")
-    shape = images.shape
-    if len(shape) != 4 or shape[1] != shape[2] or shape[3] not in (1, 3):
-        raise DataError(
-            "images must be square with 1 or 3 channels, of shape "
-            f"(N, S, S, C), got {shape}"
-        )
-    if not images.size:
-        raise DataError(f"there must be at least one image, got shape {shape}")
-    return images
-
-
-def check_size(images: np.ndarray, config: Config) -> None:
-    """Raises `DataError` unless images fit a configuration's networks."""
-    size, channels = config.generator.image_size, config.generator.channels
-    if images.shape[1:] != (size, size, channels):
-        raise DataError(
-            f"images must have the shape (N, {size}, {size}, {channels}), got "
-            f"{images.shape}"
-        )
 
 
 # === Folders of images ===
@@ -282,73 +237,3 @@ def _check_unreadable(folder, paths, readable):
     if len(bad) > UNREADABLE_SHARE * len(paths):
         raise DataError(f"{sentence}: repair or remove them")
     _log.warning("%s and are left out", sentence)
-
-
-# === The stream of batches ===
-
-
-def step_batches(
-    images, training: TrainingConfig, start_step: int = 0
-) -> tf.data.Dataset:
-    """Makes the batches of the steps `start_step` to `training.steps`.
-
-    Every epoch takes the images in an order of its own, and batches run on
-    over its end, so that a small array is fine. A batch depends on the seed,
-    the step and the images alone: a run may be continued at any step.
-
-    The array is read where it lies: as a tensor that the dataset captures it
-    would be held twice (measured).
-
-    Args:
-        images: uint8 `(N, S, S, C)`.
-        training: gives seed, steps, images of a step, and flips.
-        start_step: the first step, counted from 0.
-
-    Returns:
-        Dataset of float32 `(images_per_step, S, S, C)` in [-1, 1].
-
-    Raises:
-        DataError: if `from_array` refuses the images.
-    """
-    images = from_array(images)
-    size = training.images_per_step
-    seed = fold_in(root_seed(training.seed), _STREAM)
-
-    def take(places, mirrored):
-        pixels = images[places]  # (size, S, S, C), a copy
-        pixels[mirrored] = pixels[mirrored, :, ::-1]
-        return pixels
-
-    def batch(step):
-        places = _places(step, size, len(images), fold_in(seed, _ORDER))
-        mirrored = tf.zeros((size,), tf.bool)
-        if training.horizontal_flip:
-            key = fold_in(fold_in(seed, _FLIPS), step)
-            mirrored = Draws(key, size).uniform() < 0.5
-        pixels = tf.numpy_function(
-            take, (places, mirrored), tf.uint8, stateful=False
-        )
-        pixels = tf.ensure_shape(pixels, (size, *images.shape[1:]))
-        return to_unit_range(pixels)
-
-    steps = tf.data.Dataset.range(start_step, training.steps)
-    return steps.map(batch).prefetch(2)
-
-
-def _places(step, size, count, seed):
-    """Returns the `(size,)` places in the array of a step's images.
-
-    The image at position p of the endless stream is image p % count of epoch
-    p // count, whose order is keyed by seed and epoch. This is the operation
-    below tf.random.experimental.index_shuffle, which cannot take one seed for
-    each index (TensorFlow 2.21).
-    """
-    positions = step * size + tf.range(size, dtype=tf.int64)
-    epochs = tf.cast(positions // count, tf.int32)[:, None]  # (size, 1)
-    keys = tf.concat([tf.tile(seed[None], (size, 1)), epochs], axis=1)
-    return tf.raw_ops.RandomIndexShuffle(
-        index=positions % count,
-        seed=keys,
-        max_index=tf.constant(count - 1, tf.int64),
-        rounds=_SHUFFLE_ROUNDS,
-    )

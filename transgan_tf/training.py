@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from transgan_tf.callbacks import Checkpointing
@@ -18,24 +17,24 @@ from transgan_tf.checked import require
 from transgan_tf.checkpoints import CheckpointFolder
 from transgan_tf.configs import Config
 from transgan_tf.configs import TrainingConfig
-from transgan_tf.data import check_size
-from transgan_tf.data import fingerprint
-from transgan_tf.data import from_array
-from transgan_tf.data import step_batches
 from transgan_tf.gan import TransGAN
 from transgan_tf.gan import make_gan
 from transgan_tf.runs import close_log
 from transgan_tf.runs import open_run
+from transgan_tf.stores import Store
+from transgan_tf.stores import as_store
+from transgan_tf.stores import check_size
+from transgan_tf.stream import step_batches
 
 _log = logging.getLogger(__name__)
 
 
-def train(config: Config, images: np.ndarray, run_dir, name: str) -> int:
+def train(config: Config, images, run_dir, name: str) -> int:
     """Trains to the configured number of steps, from the newest checkpoint.
 
     Args:
         config: everything that the run depends on.
-        images: uint8 `(N, H, W, C)` of the configured size.
+        images: `Store`, or uint8 `(N, H, W, C)`, of the configured size.
         run_dir: the run's folder.
         name: what the images are called.
 
@@ -46,19 +45,19 @@ def train(config: Config, images: np.ndarray, run_dir, name: str) -> int:
         UserError: the images or the batch do not fit, the folder is of another
             run, or a gradient is not finite.
     """
-    images = from_array(images)
-    check_size(images, config)
-    config = replace(config, dataset=fingerprint(name, images))
+    store = as_store(images)
+    check_size(store, config)
+    config = replace(config, dataset=f"{name}, {store.fingerprint}")
     strategy = make_strategy(config.training.strategy)
     check_split(config.training, strategy.num_replicas_in_sync)
     open_run(run_dir, config)
     try:
-        return _train(config, images, run_dir, strategy)
+        return _train(config, store, run_dir, strategy)
     finally:
         close_log()
 
 
-def _train(config, images, run_dir, strategy):
+def _train(config, store, run_dir, strategy):
     """Makes the model, continues from the newest checkpoint, and fits."""
     make_exact(config.training.seed)
     with strategy.scope():
@@ -69,17 +68,17 @@ def _train(config, images, run_dir, strategy):
     resumed = folder.restore(gan)
     first_step = int(gan.step.numpy())
     how = f"goes on at step {first_step}" if resumed else "starts"
-    _log.info("%s %s, %d images", run_dir, how, len(images))
+    _log.info("%s %s, %d images", run_dir, how, store.count)
     if first_step >= config.training.steps:
         _log.info("the run has done its %d steps", first_step)
         return 0
-    return fit(gan, config, images, run_dir, folder)
+    return fit(gan, config, store, run_dir, folder)
 
 
 def fit(
     gan: TransGAN,
     config: Config,
-    images: np.ndarray,
+    store: Store,
     run_dir,
     folder: CheckpointFolder,
 ) -> int:
@@ -91,7 +90,7 @@ def fit(
     _, bar, *_, checkpointing, interruption = callbacks
     try:
         gan.fit(
-            step_batches(images, training, first_step),
+            step_batches(store, training, first_step),
             steps_per_epoch=training.steps - first_step,
             callbacks=callbacks,
             verbose=0,
