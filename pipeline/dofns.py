@@ -8,8 +8,6 @@ import uuid
 import warnings
 
 import apache_beam as beam
-from apache_beam.pvalue import TaggedOutput
-from apache_beam.transforms.window import GlobalWindows
 
 from pipeline import files
 from pipeline.layout import folder_of
@@ -17,6 +15,7 @@ from pipeline.layout import labels_by_folder
 from pipeline.results import OUTCOME
 from pipeline.results import Plan
 from pipeline.results import Results
+from pipeline.sources import Source
 from pipeline.spill import SpillReader
 from pipeline.spill import SpillWriter
 from pipeline.statistics import Statistics
@@ -27,90 +26,117 @@ from pipeline.transform import make_image
 from transgan_tf.manifest import MANIFEST
 from transgan_tf.manifest import QUARANTINE
 from transgan_tf.manifest import STATISTICS
-from transgan_tf.manifest import DatasetSettings
 from transgan_tf.manifest import Shard
 from transgan_tf.records import encode
 
-# Names of further outputs: rows of the quarantine, and the reasons why sound
-# images were left out.
-BAD, LEFT_OUT = "bad", "left_out"
+# Kinds of what a DoFn yields, as pairs of kind and value: an entry that goes
+# on, a row of the quarantine, the reason why a sound image was left out, how many
+# were finished. Beam's own tagged outputs do not work on all its runners
+# (DaskRunner mixes them up, and drops what `finish_bundle` yields).
+ENTRY, BAD, LEFT_OUT, MADE = "entry", "bad", "left_out", "made"
+FOLDER = "folder"
 
 
-def bad_row(key: str, stage: str, reason: str) -> dict:
-    """Returns a line of the quarantine."""
-    return {"source": key, "stage": stage, "reason": reason}
+def bad_row(key: str, stage: str, reason: str) -> tuple[str, dict]:
+    """Returns what to yield for a bad image."""
+    return BAD, {"source": key, "stage": stage, "reason": reason}
 
 
 class MakeImages(beam.DoFn):
-    """`Item` -> `Entry` of the finished image; `BAD` rows; `LEFT_OUT` reasons.
+    """A source's task -> its images, finished and spilled.
+
+    Yields `ENTRY`, `BAD`, `LEFT_OUT` and `MADE`.
 
     Args:
-        settings: `DatasetSettings`.
-        work: folder for spilled images.
+        source: `Source`, to read the task.
+        plan: `Plan`.
     """
 
-    def __init__(self, settings: DatasetSettings, work: str):
-        self.settings = settings
-        self.work = work
+    def __init__(self, source: Source, plan: Plan):
+        self.source = source
+        self.plan = plan
 
     def setup(self):
         # Of odd but readable files Pillow has much to say.
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
-    def start_bundle(self):
-        self.spill = SpillWriter(self.work)
+    def process(self, task):
+        spill = SpillWriter(self.plan.work)
+        for item in self.source.read(task):
+            try:
+                image = self._make(item)
+            except BadImage as bad:
+                yield bad_row(item.key, bad.stage, bad.reason)
+            except Filtered as filtered:
+                yield LEFT_OUT, filtered.reason
+            else:
+                content = hashlib.sha256(item.data).digest()
+                label = item.label if self.plan.settings.labels else None
+                spill.add(item.key, content, label, pickle.dumps(image))
+            if spill.is_full():
+                yield from self._flush(spill)
+        yield from self._flush(spill)
 
-    def process(self, item):
-        try:
-            if item.error is not None:
-                raise BadImage("read", item.error)
-            image = make_image(item.data, self.settings)
-        except BadImage as bad:
-            row = bad_row(item.key, bad.stage, bad.reason)
-            yield TaggedOutput(BAD, row)
-        except Filtered as filtered:
-            yield TaggedOutput(LEFT_OUT, filtered.reason)
-        else:
-            content = hashlib.sha256(item.data).digest()
-            label = item.label if self.settings.labels else None
-            self.spill.add(item.key, content, label, pickle.dumps(image))
-            if self.spill.is_full():
-                yield from self.spill.flush()
+    def _make(self, item):
+        if item.error is not None:
+            raise BadImage("read", item.error)
+        return make_image(item.data, self.plan.settings)
 
-    def finish_bundle(self):
-        for entry in self.spill.flush():
-            yield GlobalWindows.windowed_value(entry)
+    def _flush(self, spill):
+        entries = list(spill.flush())
+        yield MADE, len(entries)
+        yield from ((ENTRY, entry) for entry in entries)
 
 
 class KeepFirst(beam.DoFn):
     """Of entries with something in common the first stays.
 
-    `(what they have in common, entries)` -> `Entry`; the others go to an
-    output named by `tag`.
+    `(what they have in common, entries)` -> one `ENTRY`; of the others `BAD`
+    or `LEFT_OUT`.
 
     Args:
         order: function of an entry to sort by.
-        tag: `BAD` or `LEFT_OUT`.
+        kind: `BAD` or `LEFT_OUT`.
         reason: why the others go.
     """
 
-    def __init__(self, order, tag: str, reason: str):
+    def __init__(self, order, kind: str, reason: str):
         self.order = order
-        self.tag = tag
+        self.kind = kind
         self.reason = reason
 
     def process(self, group):
         first, *others = sorted(group[1], key=self.order)
-        yield first
+        yield ENTRY, first
         for entry in others:
-            out = self.reason
-            if self.tag == BAD:
-                out = bad_row(entry.key, "list", self.reason)
-            yield TaggedOutput(self.tag, out)
+            if self.kind == BAD:
+                yield bad_row(entry.key, "list", self.reason)
+            else:
+                yield LEFT_OUT, self.reason
+
+
+class KeepSmallest(beam.DoFn):
+    """All entries -> `ENTRY` of so many, of the others `LEFT_OUT`.
+
+    Args:
+        number: how many stay, those with the smallest digests.
+    """
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def process(self, group):
+        entries = sorted(group[1], key=lambda entry: entry.digest)
+        yield from ((ENTRY, entry) for entry in entries[: self.number])
+        for _ in entries[self.number :]:
+            yield LEFT_OUT, "more than max_images"
 
 
 class WriteShard(beam.DoFn):
-    """`(name, entries)` -> `(Shard, Statistics)`, after writing the file.
+    """`(name, members)` -> `(Shard, Statistics)`, after writing the file.
+
+    Members are pairs of `ENTRY` and an entry of the shard, or of `FOLDER` and a
+    folder that the images of any shard come from.
 
     Records are in the order of their keys' sha256, which is as good as
     shuffled. The file is written under another name and renamed, so that
@@ -123,11 +149,12 @@ class WriteShard(beam.DoFn):
     def __init__(self, plan: Plan):
         self.plan = plan
 
-    def process(self, group, folders):
-        name, entries = group
-        entries = [entry for entry in entries if entry is not None]
+    def process(self, group):
+        name, members = group
+        members = list(members)
+        entries = [entry for kind, entry in members if kind == ENTRY]
         entries.sort(key=lambda entry: entry.digest)
-        labels = labels_by_folder(folders)
+        labels = labels_by_folder([f for k, f in members if k == FOLDER])
         statistics, sha256, size = Statistics(), hashlib.sha256(), 0
         temporary = files.join(self.plan.work, f"{name}-{uuid.uuid4().hex}")
         reader = SpillReader(self.plan.work)

@@ -1,5 +1,6 @@
 """Which image goes where: classes, splits and shards, as pure functions."""
 
+import hashlib
 from pathlib import PurePosixPath
 
 from transgan_tf.manifest import SPLITS
@@ -9,6 +10,11 @@ from transgan_tf.manifest import DatasetSettings
 SHARD_NAME = r"(train|validation)-\d{5}-of-\d{5}\.tfrecord"
 
 _HASHES = 2**64
+
+
+def digest_of(key: str) -> bytes:
+    """Returns the sha256 of a key: shard, split and order follow it."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def shard_of(digest: bytes, settings: DatasetSettings) -> str:

@@ -1,6 +1,5 @@
 """Turns images into checked TFRecords: `python -m pipeline.preprocess`."""
 
-import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Literal
 
 import tyro
 
+from pipeline.quiet import import_beam_quietly
 from transgan_tf import cli
 from transgan_tf.checked import ConfigError
 from transgan_tf.manifest import DatasetSettings
@@ -157,15 +157,6 @@ def run(arguments: Arguments, flags: list[str]) -> int:
     source = arguments.find_source()
     plan = make_plan(name, settings, source, arguments.output_dir, share)
     return prepare(plan, source, options, arguments.overwrite)
-
-
-def import_beam_quietly() -> None:
-    """Imports Beam without its warnings of what it can do without.
-
-    Not above, so that `--help` answers at once.
-    """
-    logging.basicConfig(level=logging.ERROR)
-    import apache_beam  # noqa: F401
 
 
 def main(argv=None) -> int:

@@ -6,17 +6,16 @@ does not grow with the number of images' pixels.
 """
 
 import functools
-import hashlib
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline import files
+from pipeline.layout import digest_of
 
 SPILLED = "spill-"
 # What a worker holds before it writes.
 SPILL_BYTES = 16 * 2**20
-SPILL_IMAGES = 256
 # Of a process.
 OPEN_FILES = 64
 
@@ -41,9 +40,7 @@ class Entry:
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """sha256 of the key: order, shard and split follow it."""
-        name = self.key.encode("utf-8", "surrogateescape")
-        return hashlib.sha256(name).digest()
+        return digest_of(self.key)
 
 
 class SpillWriter:
@@ -65,7 +62,7 @@ class SpillWriter:
         self.size += len(stored)
 
     def is_full(self) -> bool:
-        return self.size >= SPILL_BYTES or len(self.waiting) >= SPILL_IMAGES
+        return self.size >= SPILL_BYTES
 
     def flush(self) -> Iterator[Entry]:
         """Writes what waits; yields where each image lies."""

@@ -3,9 +3,13 @@
 import apache_beam as beam
 
 from pipeline.dofns import BAD
+from pipeline.dofns import ENTRY
+from pipeline.dofns import FOLDER
 from pipeline.dofns import LEFT_OUT
+from pipeline.dofns import MADE
 from pipeline.dofns import Finish
 from pipeline.dofns import KeepFirst
+from pipeline.dofns import KeepSmallest
 from pipeline.dofns import MakeImages
 from pipeline.dofns import WriteShard
 from pipeline.layout import folder_of
@@ -14,7 +18,8 @@ from pipeline.layout import shard_of
 from pipeline.results import Plan
 from pipeline.sources import Source
 
-ENTRIES = "entries"
+# A member of a shard that is there so that the shard is.
+EMPTY = "empty"
 
 
 def _by_key(entry):
@@ -25,12 +30,24 @@ def _by_content(entry):
     return entry.content
 
 
-def _is_within(entry, limit):
-    return entry.digest <= limit
+def _all_together(entry):
+    return None
+
+
+def _with(entry, common):
+    """Returns an entry after what it has in common with others."""
+    return common(entry), entry
+
+
+def _only(parts, kind, name):
+    """Returns the values of one kind."""
+    return parts | f"{name}: {kind}" >> beam.FlatMap(
+        lambda part: [part[1]] if part[0] == kind else []
+    )
 
 
 class SelectImages(beam.PTransform):
-    """Entries -> a dict of the `ENTRIES` that stay, `BAD` and `LEFT_OUT`.
+    """Entries -> `(entries that stay, parts that tell of the others)`.
 
     Keys become unique; then, as the settings say, contents, and the number is
     limited to the smallest sha256 of keys.
@@ -41,91 +58,72 @@ class SelectImages(beam.PTransform):
         self.settings = settings
 
     def expand(self, entries):
-        first = KeepFirst(_by_content, BAD, "another image has the same name")
-        split = self._keep_first(entries, "names", _by_key, first, BAD)
-        entries, bad, left_out = split[ENTRIES], split[BAD], []
+        names = KeepFirst(_by_content, BAD, "another image has the same name")
+        contents = KeepFirst(_by_key, LEFT_OUT, "same bytes as another")
+        steps = [("names", _by_key, names)]
         if self.settings.deduplicate:
-            reason = "same bytes as another"
-            first = KeepFirst(_by_key, LEFT_OUT, reason)
-            split = self._keep_first(
-                entries, "contents", _by_content, first, LEFT_OUT
-            )
-            entries = split[ENTRIES]
-            left_out.append(split[LEFT_OUT])
+            steps.append(("contents", _by_content, contents))
         if self.settings.max_images is not None:
-            entries, others = self._limit(entries)
-            left_out.append(others)
-        return {ENTRIES: entries, BAD: bad, LEFT_OUT: left_out}
-
-    def _keep_first(self, entries, what, common, first, tag):
-        return (
-            entries
-            | f"Name {what}"
-            >> beam.Map(lambda e, common: (common(e), e), common)
-            | f"Group {what}" >> beam.GroupByKey()
-            | f"Unique {what}"
-            >> beam.ParDo(first).with_outputs(tag, main=ENTRIES)
-        )
-
-    def _limit(self, entries):
-        """Splits off all but the smallest digests."""
-        smallest = (
-            entries
-            | "Digests" >> beam.Map(_by_key)
-            | "Smallest"
-            >> beam.combiners.Top.Smallest(self.settings.max_images)
-            | "Largest of them"
-            >> beam.Map(lambda digests: max(digests, default=b""))
-        )
-        limit = beam.pvalue.AsSingleton(smallest)
-        kept = entries | "Keep" >> beam.Filter(
-            lambda entry, limit: entry.digest <= limit, limit
-        )
-        others = (
-            entries
-            | "Leave"
-            >> beam.Filter(lambda entry, limit: entry.digest > limit, limit)
-            | "Why" >> beam.Map(lambda entry: "more than max_images")
-        )
-        return kept, others
+            smallest = KeepSmallest(self.settings.max_images)
+            steps.append(("all", _all_together, smallest))
+        others = []
+        for name, common, keep in steps:
+            parts = (
+                entries
+                | f"With {name}" >> beam.Map(_with, common)
+                | f"Group {name}" >> beam.GroupByKey()
+                | f"Keep of {name}" >> beam.ParDo(keep)
+            )
+            others.append(parts)
+            entries = _only(parts, ENTRY, f"Kept of {name}")
+        return entries, others | "Others" >> beam.Flatten()
 
 
 class WriteShards(beam.PTransform):
-    """Entries -> `(Shard, Statistics)` of every shard, empty ones too.
+    """`(entries, folders)` -> `(Shard, Statistics)` of all shards, also empty.
+
+    Every shard gets all folders, whose names decide the labels. A side input
+    would do the same, but runners may compute it apart, from the first image
+    on.
 
     Args:
         plan: `Plan`.
-        folders: side input, all folders that give labels.
     """
 
-    def __init__(self, plan: Plan, folders):
+    def __init__(self, plan: Plan):
         super().__init__()
         self.plan = plan
-        self.folders = folders
 
-    def expand(self, entries):
+    def expand(self, inputs):
+        entries, folders = inputs
         settings = self.plan.settings
-        names = [(name, None) for name in shard_names(settings)]
-        every = entries.pipeline | "Every shard" >> beam.Create(names)
+        names = shard_names(settings)
+        every = entries.pipeline | "Every shard" >> beam.Create(
+            [(name, (EMPTY, None)) for name in names]
+        )
         placed = entries | "Place" >> beam.Map(
-            lambda entry: (shard_of(entry.digest, settings), entry)
+            lambda entry: (shard_of(entry.digest, settings), (ENTRY, entry))
+        )
+        known = folders | "To every shard" >> beam.FlatMap(
+            lambda folder: ((name, (FOLDER, folder)) for name in names)
         )
         return (
-            (placed, every)
-            | "With every shard" >> beam.Flatten()
+            (every, placed, known)
+            | "Members" >> beam.Flatten()
             | "Group by shard" >> beam.GroupByKey()
-            | "Write" >> beam.ParDo(WriteShard(self.plan), self.folders)
+            | "Write" >> beam.ParDo(WriteShard(self.plan))
         )
 
 
 def create_pipeline(pipeline, source: Source, plan: Plan) -> None:
     """Puts the whole job on a Beam pipeline."""
     settings = plan.settings
-    items = pipeline | "Read source" >> source.items()
-    made = items | "Make images" >> beam.ParDo(
-        MakeImages(settings, plan.work)
-    ).with_outputs(BAD, LEFT_OUT, main=ENTRIES)
-    entries = made[ENTRIES]
+    made = (
+        pipeline
+        | "Tasks" >> source.tasks()
+        | "Make images" >> beam.ParDo(MakeImages(source, plan))
+    )
+    entries = _only(made, ENTRY, "Made")
     folders = pipeline | "No folders" >> beam.Create([])
     if settings.labels and source.folders_are_classes:
         folders = (
@@ -133,31 +131,26 @@ def create_pipeline(pipeline, source: Source, plan: Plan) -> None:
             | "Folders" >> beam.Map(lambda entry: folder_of(entry.key))
             | "Distinct folders" >> beam.Distinct()
         )
-    selected = entries | "Select" >> SelectImages(settings)
-    shards = selected[ENTRIES] | "Shards" >> WriteShards(
-        plan, beam.pvalue.AsList(folders)
-    )
-    left_out = (
-        (made[LEFT_OUT], *selected[LEFT_OUT])
-        | "All left out" >> beam.Flatten()
-        | "By reason" >> beam.combiners.Count.PerElement()
-    )
-    parts = {
+    selected, others = entries | "Select" >> SelectImages(settings)
+    shards = (selected, folders) | "Shards" >> WriteShards(plan)
+    others = (made, others) | "All others" >> beam.Flatten()
+    left_out = _only(others, LEFT_OUT, "Not written")
+    results = {
         "shard": shards,
-        "bad": (made[BAD], selected[BAD]) | "All bad" >> beam.Flatten(),
-        "left_out": left_out,
+        "bad": _only(others, BAD, "Not written"),
+        "left_out": left_out | beam.combiners.Count.PerElement(),
         "folder": folders,
-        "made": entries | "Count" >> beam.combiners.Count.Globally(),
+        "made": _only(made, MADE, "Made"),
     }
     (
-        [_part(kind, values) for kind, values in parts.items()]
+        [_result(kind, values) for kind, values in results.items()]
         | "All results" >> beam.Flatten()
         | "Together" >> beam.GroupByKey()
         | "Finish" >> beam.ParDo(Finish(plan))
     )
 
 
-def _part(kind, values):
+def _result(kind, values):
     return values | f"Results: {kind}" >> beam.Map(
         lambda value: (None, (kind, value))
     )

@@ -12,6 +12,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2
 from google.protobuf import descriptor_pool
 from google.protobuf import message_factory
+from google.protobuf.message import DecodeError
 
 ENCODED = "image/encoded"
 FORMAT = "image/format"
@@ -66,6 +67,48 @@ def encode(encoded, *, format, height, width, filename="", label=None):
         feature[LABEL].int64_list.value.append(_integer(LABEL, label, 0))
     # A map has no order of its own: deterministic sorts its keys.
     return example.SerializeToString(deterministic=True)
+
+
+def decode(serialized: bytes) -> dict:
+    """Inverts `encode`, without TensorFlow and without decoding the image.
+
+    Returns:
+        A dict of `encode`'s arguments; `label` is `None` without one.
+
+    Raises:
+        ValueError: if the bytes are not what `encode` makes.
+    """
+    try:
+        example = _example_class().FromString(serialized)
+    except DecodeError:
+        raise ValueError("a record must be a tf.Example.") from None
+    values = {
+        key: _only_value(key, feature)
+        for key, feature in example.features.feature.items()
+    }
+    missing = {ENCODED, FORMAT, HEIGHT, WIDTH, FILENAME} - values.keys()
+    if missing:
+        raise ValueError(f"a record must have {min(missing)}.")
+    found = {
+        "encoded": values[ENCODED],
+        "format": values[FORMAT].decode("ascii", "replace"),
+        "height": values[HEIGHT],
+        "width": values[WIDTH],
+        "filename": values[FILENAME].decode("utf-8", "surrogateescape"),
+        "label": values.get(LABEL),
+    }
+    # Whatever `encode` refuses is refused here.
+    encode(**found)
+    return found
+
+
+def _only_value(key, feature):
+    """Returns a feature's one value, bytes or int as its key has it."""
+    bytes_keys = (ENCODED, FORMAT, FILENAME)
+    field = feature.bytes_list if key in bytes_keys else feature.int64_list
+    if len(field.value) != 1:
+        raise ValueError(f"{key} must have one value, got {len(field.value)}.")
+    return field.value[0]
 
 
 def parse(serialized, channels=3):

@@ -79,10 +79,10 @@ class Zip(Archive):
                 size = (member.file_size, member.CRC)
                 yield Listed(_key(member.filename), size, index)
 
-    def read(self, locators):
+    def read(self, task):
         archive = _open_zip(self.path)
         members = archive.infolist()
-        for index in locators:
+        for index in task:
             yield _read_member(archive, members[index])
 
 
@@ -116,9 +116,9 @@ class Tar(Archive):
             locator = (name, member.offset_data, member.size)
             yield Listed(name, member.size, locator)
 
-    def read(self, locators):
+    def read(self, task):
         with files.open_file(self.path) as file:
-            for name, offset, size in locators:
+            for name, offset, size in task:
                 error = _refusal(name, size)
                 if error is None:
                     file.seek(offset)
@@ -147,12 +147,12 @@ class CompressedTar(Tar):
         for member, _ in self.members("r|gz"):
             yield Listed(_key(member.name), member.size, None)
 
-    def tasks(self):
+    def list_tasks(self):
         for first in range(COMPRESSED_TAR_TASKS):
             yield [first]
 
-    def read(self, locators):
-        (first,) = locators
+    def read(self, task):
+        (first,) = task
         for place, (member, archive) in enumerate(self.members("r|gz")):
             if place % COMPRESSED_TAR_TASKS == first:
                 error = _refusal(member.name, member.size)

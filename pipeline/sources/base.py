@@ -41,7 +41,7 @@ class Listed(NamedTuple):
     Attributes:
         key: of the item.
         size: in bytes, and what else the listing tells of the content.
-        locator: what `read` takes.
+        locator: where it is; a task is a list of them.
     """
 
     key: str
@@ -74,19 +74,19 @@ class Source:
         """Returns when the source changed last, in seconds since 1970."""
         raise NotImplementedError
 
-    def read(self, locators: list) -> Iterator[Item]:
-        """Yields the items of a task."""
-        raise NotImplementedError
-
-    def tasks(self) -> Iterator[list]:
+    def list_tasks(self) -> Iterator[list]:
         """Yields lists of locators, each to be read by one worker."""
         locators = (listed.locator for listed in self.listing())
         while task := list(islice(locators, TASK_SIZE)):
             yield task
 
-    def items(self) -> beam.PTransform:
-        """Returns a transform from the pipeline to all items."""
-        return ReadTasks(self)
+    def read(self, task) -> Iterator[Item]:
+        """Yields the items of a task."""
+        raise NotImplementedError
+
+    def tasks(self) -> beam.PTransform:
+        """Returns a transform from the pipeline to all tasks."""
+        return ListTasks(self)
 
     def facts(self) -> SourceFacts:
         """Returns number and digest of the keys and sizes, in any order."""
@@ -98,22 +98,20 @@ class Source:
         return SourceFacts(self.kind, len(lines), digest)
 
 
-class ReadTasks(beam.PTransform):
-    """Lists a source, shares the tasks out and reads them."""
+class ListTasks(beam.PTransform):
+    """Lists a source on a worker and shares the tasks out."""
 
     def __init__(self, source: Source):
         super().__init__()
         self.source = source
 
     def expand(self, pipeline):
-        source = self.source
         return (
             pipeline
-            | "The source" >> beam.Create([source])
-            | "List tasks" >> beam.FlatMap(lambda source: source.tasks())
-            # Without it one worker would read all that it listed.
+            | "The source" >> beam.Create([self.source])
+            | "List" >> beam.FlatMap(lambda source: source.list_tasks())
+            # Without it one worker would do all that it listed.
             | "Share out" >> beam.Reshuffle()
-            | "Read" >> beam.FlatMap(source.read)
         )
 
 

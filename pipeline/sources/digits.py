@@ -28,9 +28,9 @@ class Digits(Source):
         # They are part of a package of a fixed version.
         return 0.0
 
-    def read(self, locators):
+    def read(self, task):
         digits, labels = _digits()
-        for index in locators:
+        for index in task:
             file = io.BytesIO()
             Image.fromarray(digits[index, ..., 0]).save(file, "PNG")
             key, label = f"digit-{index:04d}", int(labels[index])

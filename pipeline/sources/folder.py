@@ -35,8 +35,8 @@ class Folder(Source):
     def modified(self):
         return max((modified for *_, modified in self._found()), default=0.0)
 
-    def read(self, locators):
-        for key in locators:
+    def read(self, task):
+        for key in task:
             try:
                 yield Item(key, files.read(files.join(self.path, key)))
             except OSError as error:

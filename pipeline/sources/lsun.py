@@ -40,7 +40,7 @@ class Lmdb(Source):
     def modified(self):
         return files.modified(os.path.join(self.path, "data.mdb"))
 
-    def tasks(self):
+    def list_tasks(self):
         """Yields ranges of keys: `[first key, number]`."""
         first, count = None, 0
         for key in self._keys():
@@ -53,8 +53,8 @@ class Lmdb(Source):
         if count:
             yield [first, count]
 
-    def read(self, locators):
-        first, count = locators
+    def read(self, task):
+        first, count = task
         with _environment(self.path).begin(buffers=False) as transaction:
             cursor = transaction.cursor()
             cursor.set_range(first)

@@ -8,6 +8,7 @@ import hashlib
 import apache_beam as beam
 import tensorflow_datasets as tfds
 
+from pipeline.sources.base import TASK_SIZE
 from pipeline.sources.base import Item
 from pipeline.sources.base import Source
 from pipeline.sources.base import SourceError
@@ -29,7 +30,7 @@ class Tfds(Source):
         self.name = name
         self.split = split
         self.builder = _prepared(name, data_dir)
-        if not set(_parts(split)) <= set(self.builder.info.splits):
+        if not set(split.split("+")) <= set(self.builder.info.splits):
             known = ", ".join(self.builder.info.splits)
             raise SourceError(
                 f"the dataset {name} has no split {split!r}: its splits are "
@@ -54,20 +55,22 @@ class Tfds(Source):
         digest = hashlib.sha256(text.encode()).hexdigest()
         return SourceFacts(self.kind, split.num_examples, digest)
 
-    def items(self):
+    def tasks(self):
         return ReadTfds(self)
 
-    def item(self, example) -> Item:
-        """Returns the item of an example as NumPy values."""
-        label = None
-        if self.label is not None and example[self.label] >= 0:
-            label = int(example[self.label])
-        key = example["tfds_id"].decode()
-        return Item(key, example[self.image], label)
+    def read(self, task):
+        """Yields the items of a batch of examples, as NumPy arrays."""
+        for index, name in enumerate(task["tfds_id"]):
+            label = -1
+            if self.label is not None:
+                label = int(task[self.label][index])
+            data = task[self.image][index]
+            # -1 is what these datasets say of an image without a label.
+            yield Item(name.decode(), data, None if label < 0 else label)
 
 
 class ReadTfds(beam.PTransform):
-    """From the pipeline to the items of a builder."""
+    """From the pipeline to batches of a builder's examples."""
 
     def __init__(self, source: Tfds):
         super().__init__()
@@ -81,11 +84,11 @@ class ReadTfds(beam.PTransform):
             >> tfds.beam.ReadFromTFDS(
                 source.builder,
                 split=source.split,
+                batch_size=TASK_SIZE,
                 decoders={source.image: tfds.decode.SkipDecoding()},
                 read_config=tfds.ReadConfig(add_tfds_id=True),
             )
-            | "Take out files"
-            >> beam.Map(lambda example: source.item(tfds.as_numpy(example)))
+            | "As arrays" >> beam.Map(tfds.as_numpy)
         )
 
 
@@ -102,11 +105,6 @@ def _prepared(name, data_dir):
             f"by `tfds build {name}`, or name another --source"
         ) from None
     return builder
-
-
-def _parts(split):
-    """Returns the names in a split such as `train[:10]+test`."""
-    return [part.partition("[")[0] for part in split.split("+")]
 
 
 def _is_label(feature):
