@@ -30,8 +30,8 @@ from transgan_tf.manifest import Shard
 from transgan_tf.records import encode
 
 # Kinds of what a DoFn yields, as pairs of kind and value: an entry that goes
-# on, a row of the quarantine, the reason why a sound image was left out, how many
-# were finished. Beam's own tagged outputs do not work on all its runners
+# on, a row of the quarantine, why a sound image was left out, and how many
+# images were finished. Beam's own tagged outputs do not work on all its runners
 # (DaskRunner mixes them up, and drops what `finish_bundle` yields).
 ENTRY, BAD, LEFT_OUT, MADE = "entry", "bad", "left_out", "made"
 FOLDER = "folder"

@@ -1,0 +1,120 @@
+"""From a source's bytes to a stored image."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.transform import BadImage
+from pipeline.transform import Filtered
+from pipeline.transform import make_image
+from tests.photos import BROKEN
+from tests.photos import crop
+from tests.photos import encoded
+from tests.photos import sound_files
+from transgan_tf.images import fit_image
+from transgan_tf.manifest import DatasetSettings
+
+SETTINGS = DatasetSettings(16)
+
+
+def pixels(encoded):
+    with Image.open(io.BytesIO(encoded)) as image:
+        return np.asarray(image)
+
+
+def made(data, **settings):
+    return make_image(data, dataclasses.replace(SETTINGS, **settings))
+
+
+@pytest.mark.parametrize("name", sound_files())
+def test_pixels_are_those_of_training_from_a_folder(name):
+    data = sound_files()[name]
+    with Image.open(io.BytesIO(data)) as image:
+        expected = fit_image(image, 16, 3)
+    image = made(data)
+    np.testing.assert_array_equal(pixels(image.encoded), expected)
+    counts = [np.bincount(c.ravel(), minlength=256) for c in expected.T]
+    np.testing.assert_array_equal(image.histogram, counts)
+
+
+def test_the_size_before_is_that_of_the_upright_image():
+    assert made(sound_files()["photo.jpg"]).source_size == (45, 31)
+    assert made(sound_files()["turned.jpg"]).source_size == (31, 45)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files_say_why(name):
+    data, stage, reason = BROKEN[name]
+    with pytest.raises(BadImage) as error:
+        made(data)
+    assert error.value.stage == stage
+    assert reason in error.value.reason
+
+
+def test_bytes_that_fit_already_are_kept():
+    square = crop(3, 16, 16)
+    # Not what Pillow would write by itself.
+    png = encoded(square, compress_level=1)
+    assert made(png).encoded == png
+    jpeg = encoded(square, "JPEG", quality=50)
+    assert made(jpeg, format="jpeg").encoded == jpeg
+    grey = encoded(square[..., 0])
+    assert made(grey, channels=1).encoded == grey
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(crop(3, 16, 17)),
+        encoded(crop(3, 16, 16)[..., 0]),
+        encoded(crop(3, 16, 16), "JPEG"),
+        encoded(Image.fromarray(crop(3, 16, 16)).convert("RGBA")),
+        encoded(Image.fromarray(crop(3, 16, 16)).quantize(8)),
+        encoded(Image.fromarray(crop(3, 16, 16)), "WEBP", lossless=True),
+        encoded(crop(3, 16, 16), "PNG", transparency=(0, 0, 0)),
+    ],
+    ids=["size", "grey", "jpeg", "alpha", "palette", "webp", "transparent"],
+)
+def test_bytes_that_do_not_are_made_anew(data):
+    with Image.open(io.BytesIO(made(data).encoded)) as image:
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        assert image.size == (16, 16)
+    assert made(data).encoded != data
+
+
+def test_a_turned_or_deep_file_is_not_kept():
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    turned = encoded(crop(3, 16, 16), exif=exif)
+    stored = pixels(made(turned).encoded)
+    np.testing.assert_array_equal(stored, crop(3, 16, 16)[::-1, ::-1])
+    few = Image.fromarray(crop(3, 16, 16)[..., 0]).quantize(4).convert("L")
+    shallow = encoded(few.convert("1"))
+    assert pixels(made(shallow, channels=1).encoded).dtype == np.uint8
+
+
+def test_jpeg_is_counted_as_stored():
+    image = made(encoded(crop(8, 40, 40)), format="jpeg", quality=30)
+    stored = pixels(image.encoded)
+    counts = [np.bincount(c.ravel(), minlength=256) for c in stored.T]
+    np.testing.assert_array_equal(image.histogram, counts)
+    larger = made(encoded(crop(8, 40, 40)), format="jpeg", quality=95)
+    assert len(larger.encoded) > len(image.encoded)
+
+
+def test_filters():
+    wide = encoded(crop(1, 20, 61))
+    assert made(wide, min_size=20, max_aspect=3.05).source_size == (61, 20)
+    with pytest.raises(Filtered, match="min_size"):
+        made(wide, min_size=21)
+    with pytest.raises(Filtered, match="max_aspect"):
+        made(wide, max_aspect=3.0)
+
+
+def test_without_a_crop_only_squares_pass():
+    assert made(encoded(crop(1, 20, 20)), crop="none")
+    with pytest.raises(BadImage, match="45 x 31 pixels are not square"):
+        made(encoded(crop(1)), crop="none")
