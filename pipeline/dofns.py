@@ -60,6 +60,9 @@ class MakeImages(beam.DoFn):
         # Of odd but readable files Pillow has much to say.
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
+    def teardown(self):
+        self.source.close()
+
     def process(self, task):
         spill = SpillWriter(self.plan.work)
         for item in self.source.read(task):

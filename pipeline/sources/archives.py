@@ -1,6 +1,5 @@
 """Zip and tar archives, read in place and never extracted."""
 
-import functools
 import tarfile
 import zipfile
 import zlib
@@ -68,10 +67,15 @@ def _refusal(name, size):
 
 class Zip(Archive):
     kind = "zip"
+    # Opened by the first task of a worker: to read a large archive's directory
+    # takes longer than a task.
+    archive = None
 
     def listing(self):
         try:
-            members = _open_zip(self.path).infolist()
+            with files.open_file(self.path) as file:
+                with zipfile.ZipFile(file) as archive:
+                    members = archive.infolist()
         except (OSError, zipfile.BadZipFile) as error:
             raise self.damaged(error) from None
         for index, member in enumerate(members):
@@ -80,10 +84,18 @@ class Zip(Archive):
                 yield Listed(_key(member.filename), size, index)
 
     def read(self, task):
-        archive = _open_zip(self.path)
-        members = archive.infolist()
+        if self.archive is None:
+            self.file = files.open_file(self.path)
+            self.archive = zipfile.ZipFile(self.file)
+        members = self.archive.infolist()
         for index in task:
-            yield _read_member(archive, members[index])
+            yield _read_member(self.archive, members[index])
+
+    def close(self):
+        if self.archive is not None:
+            self.archive.close()
+            self.file.close()
+            self.archive = None
 
 
 def _read_member(archive, member):
@@ -97,12 +109,6 @@ def _read_member(archive, member):
         # Of broken, encrypted or strangely packed members zipfile and its
         # decompressors raise nearly anything.
         return Item(name, error=f"it cannot be unpacked ({broken})")
-
-
-@functools.lru_cache(maxsize=4)
-def _open_zip(path):
-    """Opens an archive once in a process; its threads may share it."""
-    return zipfile.ZipFile(files.open_file(path))
 
 
 class Tar(Archive):

@@ -84,6 +84,9 @@ class Source:
         """Yields the items of a task."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Closes what `read` opened and kept open."""
+
     def tasks(self) -> beam.PTransform:
         """Returns a transform from the pipeline to all tasks."""
         return ListTasks(self)

@@ -1,0 +1,329 @@
+"""The preprocessing job on real photographs: sources, output, refusals."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.layout import digest_of
+from tests import prepared
+from tests.photos import crop
+from tests.photos import encoded
+from tests.photos import sound_files
+from tests.photos import write_folder
+from tests.photos import write_lmdb
+from tests.photos import write_tar
+from tests.photos import write_zip
+from tests.prepared import contents
+from tests.prepared import images
+from tests.prepared import prepare
+from tests.prepared import records
+from transgan_tf import data
+from transgan_tf.manifest import load_manifest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOUND = sound_files()
+
+
+def photographs(count, format="JPEG", first=0, **size):
+    """Returns image files of crops by name."""
+    suffix = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}[format]
+    numbers = range(first, first + count)
+    return {
+        f"{n:04d}.{suffix}": encoded(crop(n, **size), format) for n in numbers
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Every sound form, also below a sub-folder, and what is to be ignored."""
+    below = {f"more/{name}": file for name, file in SOUND.items()}
+    others = {
+        "notes.txt": b"no image",
+        ".hidden.png": b"no image",
+        ".cache/a.png": b"no image",
+    }
+    path = tmp_path_factory.mktemp("photos")
+    return write_folder(path, SOUND | below | others)
+
+
+@pytest.fixture(scope="module")
+def dataset(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("data")
+    return prepare(output, source=folder, validation_fraction=0.2)
+
+
+# === What is written ===
+
+
+def test_a_folder_becomes_a_dataset(dataset, folder):
+    found = images(dataset) | images(dataset, "validation")
+    expected = {path.name for path in folder.rglob("*.*")}
+    assert len(found) == 2 * len(SOUND)
+    assert {name.rpartition("/")[2] for name in found} < expected
+    paths = data.find_images(folder)
+    pixels = data.load_folder(folder, 16, 3)
+    for path, image in zip(paths, pixels, strict=True):
+        key = path.relative_to(folder).as_posix()
+        np.testing.assert_array_equal(found[key], image, key)
+
+
+def test_records_are_sorted_and_placed_by_the_hash_of_their_keys(dataset):
+    manifest = load_manifest(dataset)
+    assert [s.name for s in manifest.shards_of("validation")] == [
+        "validation-00000-of-00001.tfrecord"
+    ]
+    assert manifest.count("validation") == len(records(dataset, "validation"))
+    for split in ("train", "validation"):
+        for record in records(dataset, split):
+            digest = digest_of(record["filename"])
+            share = int.from_bytes(digest[:8], "big") / 2**64
+            assert (share < 0.2) == (split == "validation")
+    first = records(dataset)[: manifest.shards[0].count]
+    digests = [digest_of(record["filename"]) for record in first]
+    assert digests == sorted(digests)
+
+
+def test_the_manifest_and_the_statistics_tell_the_dataset(dataset):
+    manifest = load_manifest(dataset)
+    assert manifest.dataset == "cats"
+    assert manifest.settings.image_size == 16
+    assert manifest.source.kind == "folder"
+    assert manifest.source.count == 2 * len(SOUND)
+    assert manifest.tool.startswith("transgan-tf ")
+    # Images lie in the folder itself, too: no classes.
+    assert manifest.classes == ()
+    statistics = json.loads((dataset / "statistics.json").read_bytes())
+    assert sum(statistics["images"].values()) == 2 * len(SOUND)
+    assert statistics["quarantined"] == 0
+    pixels = [
+        *images(dataset).values(),
+        *images(dataset, "validation").values(),
+    ]
+    pixels = np.stack(pixels).astype("float64")
+    for channel, row in enumerate(statistics["channels"]):
+        values = pixels[..., channel]
+        assert row["mean"] == pytest.approx(values.mean(), rel=1e-12)
+        assert row["deviation"] == pytest.approx(values.std(), rel=1e-12)
+    assert statistics["shorter_side_of_sources"] == {"0-63": 2 * len(SOUND)}
+    assert (dataset / "quarantine.jsonl").read_bytes() == b""
+
+
+def test_nothing_else_is_left_in_the_folder(dataset):
+    names = {path.name for path in dataset.iterdir()}
+    shards = {shard.name for shard in load_manifest(dataset).shards}
+    others = {"manifest.json", "statistics.json", "quarantine.jsonl"}
+    assert names == shards | others
+
+
+# === The same bytes, however it is run ===
+
+
+@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
+def test_the_mode_changes_no_byte(mode, dataset, folder, tmp_path):
+    again = prepare(
+        tmp_path,
+        source=folder,
+        validation_fraction=0.2,
+        direct_running_mode=mode,
+        direct_num_workers=2,
+    )
+    assert contents(again) == contents(dataset)
+
+
+def test_another_place_changes_no_byte(dataset, folder, tmp_path):
+    files = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    backwards = dict(reversed(files.items()))
+    elsewhere = write_folder(tmp_path / "elsewhere", backwards)
+    again = prepare(tmp_path, source=elsewhere, validation_fraction=0.2)
+    assert contents(again) == contents(dataset)
+
+
+DASK = """
+import sys
+from dask.distributed import LocalCluster
+from tests.prepared import run
+
+if __name__ == "__main__":
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        sys.exit(run(
+            sys.argv[1],
+            source=sys.argv[2],
+            validation_fraction=0.2,
+            runner="apache_beam.runners.dask.dask_runner.DaskRunner",
+            dask_client_address=cluster.scheduler_address,
+        ))
+"""
+
+
+def test_a_dask_cluster_of_two_processes_changes_no_byte(
+    dataset, folder, tmp_path
+):
+    script = tmp_path / "on_dask.py"
+    script.write_text(DASK)
+    subprocess.run(
+        [sys.executable, script, tmp_path, folder],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+    )
+    assert contents(tmp_path / "cats") == contents(dataset)
+
+
+# === Sources ===
+
+
+def test_archives_hold_the_same_images(tmp_path):
+    files = {f"./{c}/{n}": f for c in "ab" for n, f in photographs(3).items()}
+    sources = [
+        write_folder(tmp_path / "folder", files),
+        write_zip(tmp_path / "photos.zip", files),
+        write_tar(tmp_path / "photos.tar", files),
+        write_tar(tmp_path / "photos.tar.gz", files, "w:gz"),
+    ]
+    made = [
+        prepare(tmp_path / str(number), source=source)
+        for number, source in enumerate(sources)
+    ]
+    for folder, kind in zip(made, ("zip", "tar", "tar.gz"), strict=False):
+        assert records(folder) == records(made[0]), kind
+    manifest = load_manifest(made[3])
+    assert manifest.source.kind == "tar.gz"
+    assert manifest.classes == ("a", "b")
+    for record in records(made[3]):
+        assert record["label"] == "ab".index(record["filename"][0])
+    statistics = json.loads((made[1] / "statistics.json").read_bytes())
+    assert statistics["labels"] == {"a": 3, "b": 3}
+
+
+def test_labels_can_be_left_out(tmp_path):
+    files = {f"{c}/x.png": encoded(crop(1)) for c in "ab"}
+    source = write_folder(tmp_path / "folder", files)
+    flags = ["--dataset=cats", f"--source={source}", "--image_size=16"]
+    output = [f"--output_dir={tmp_path}", "--no_labels"]
+    assert prepared.preprocess.main([*flags, *output]) == 0
+    assert load_manifest(tmp_path / "cats").classes == ()
+    assert {r["label"] for r in records(tmp_path / "cats")} == {None}
+
+
+def test_members_that_are_unsafe_hidden_or_encrypted(tmp_path):
+    file = encoded(crop(1))
+    files = {
+        "../out.png": file,
+        "/root.png": file,
+        "a/../../b.png": file,
+        "__MACOSX/._a.png": b"of a Mac",
+        ".hidden.png": b"hidden",
+        "good.png": file,
+        "readme.txt": b"no image",
+    }
+    for source in (
+        write_zip(tmp_path / "a.zip", files),
+        write_tar(tmp_path / "a.tar", files),
+        write_tar(tmp_path / "a.tgz", files, "w:gz"),
+    ):
+        output = tmp_path / source.suffix
+        made = prepare(output, source=source, max_bad_fraction=0.9)
+        assert set(images(made)) == {"good.png"}
+        rows = quarantine(made)
+        assert {row["source"] for row in rows} == set(list(files)[:3])
+        assert {row["reason"] for row in rows} == {
+            "its name points out of the archive"
+        }
+    assert not (tmp_path.parent / "out.png").exists()
+
+
+def quarantine(folder):
+    lines = (folder / "quarantine.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_a_zip_member_whose_data_is_broken(tmp_path):
+    files = photographs(300, "PNG", height=9, width=9)
+    path = write_zip(tmp_path / "a.zip", files)
+    content = bytearray(path.read_bytes())
+    content[200] ^= 255
+    path.write_bytes(content)
+    made = prepare(tmp_path, source=path)
+    (row,) = quarantine(made)
+    assert row["source"] == "0000.png"
+    assert "it cannot be unpacked" in row["reason"]
+    assert load_manifest(made).count("train") == 299
+
+
+def test_two_members_of_one_name(tmp_path):
+    path = tmp_path / "a.tar"
+    files = photographs(3)
+    write_tar(path, files)
+    write_tar(path, {"0000.jpg": encoded(crop(77), "JPEG")}, "a")
+    made = prepare(tmp_path, source=path, max_bad_fraction=0.3)
+    assert set(images(made)) == set(files)
+    assert quarantine(made) == [
+        {
+            "source": "0000.jpg",
+            "stage": "list",
+            "reason": "another image has the same name",
+        }
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
+def test_a_damaged_archive_is_refused(suffix, tmp_path, capsys):
+    path = tmp_path / f"a{suffix}"
+    files = photographs(20)
+    if suffix == ".zip":
+        write_zip(path, files)
+    else:
+        write_tar(path, files, "w:gz" if suffix == ".tar.gz" else "w")
+    path.write_bytes(path.read_bytes()[:-9000])
+    assert prepared.run(tmp_path, source=path) == 1
+    assert "it is damaged or not complete" in capsys.readouterr().err
+    assert not (tmp_path / "cats").exists()
+
+
+def test_an_lmdb_like_lsuns(tmp_path):
+    files = photographs(70, "WEBP") | photographs(30, "JPEG", 100)
+    files |= {"empty": b""}
+    source = write_lmdb(tmp_path / "church_outdoor_train_lmdb", files)
+    made = prepare(tmp_path, source=source, max_bad_fraction=0.02)
+    assert load_manifest(made).source.kind == "lmdb"
+    assert load_manifest(made).count("train") == 100
+    as_files = {name: file for name, file in files.items() if file}
+    folder = write_folder(tmp_path / "folder", as_files)
+    pixels = data.load_folder(folder, 16, 3)
+    found = images(made)
+    for key, image in zip(sorted(as_files), pixels, strict=True):
+        np.testing.assert_array_equal(found[key], image)
+    (row,) = quarantine(made)
+    assert row == {
+        "source": "empty",
+        "stage": "read",
+        "reason": "the file is empty",
+    }
+
+
+def test_the_embedded_digits(tmp_path):
+    made = prepare(
+        tmp_path, dataset="mnist", image_size=28, max_images=300, shards=2
+    )
+    found = images(made)
+    digits, labels = data.embedded_digits()
+    assert len(found) == 300
+    for record in records(made):
+        index = int(record["filename"].removeprefix("digit-"))
+        np.testing.assert_array_equal(
+            found[record["filename"]], digits[index, ..., 0]
+        )
+        assert record["label"] == labels[index]
+    assert load_manifest(made).classes == tuple("0123456789")
