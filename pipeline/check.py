@@ -23,6 +23,7 @@ from transgan_tf.checked import UserError
 from transgan_tf.manifest import MANIFEST
 from transgan_tf.manifest import SPLITS
 from transgan_tf.manifest import STATISTICS
+from transgan_tf.manifest import DatasetSettings
 from transgan_tf.manifest import Manifest
 from transgan_tf.manifest import ManifestError
 from transgan_tf.manifest import Shard
@@ -97,7 +98,8 @@ def check_shard(
     Raises:
         DatasetError: names the first record that is not sound, or the file.
     """
-    statistics, count, keys = Statistics(), 0, KeyCheck(manifest, shard)
+    statistics, count = Statistics(), 0
+    keys = KeyCheck(manifest.settings, shard.name)
     with files.open_file(files.join(folder, shard.name)) as file:
         hashed = HashedFile(file)
         try:
@@ -110,18 +112,22 @@ def check_shard(
         except BrokenRecord as error:
             raise DatasetError(f"{shard.name}, {error}") from None
         except ValueError as error:
-            text = str(error).rstrip(".")
-            raise DatasetError(
-                f"{shard.name}, record {count}: {text}"
-            ) from None
+            where = f"{shard.name}, record {count}"
+            raise DatasetError(f"{where}: {str(error).rstrip('.')}") from None
     found = Shard(shard.name, count, hashed.size, hashed.sha256.hexdigest())
     if found != shard:
         raise DatasetError(
-            f"{shard.name} has {found.count:,} records, {found.bytes:,} bytes, "
-            f"SHA-256 {found.sha256[:12]}..., and the manifest says "
-            f"{shard.count:,}, {shard.bytes:,}, {shard.sha256[:12]}..."
+            f"{shard.name} has {_described(found)}, and the manifest says "
+            f"{_described(shard)}"
         )
     return statistics
+
+
+def _described(shard):
+    return (
+        f"{shard.count:,} records, {shard.bytes:,} bytes, SHA-256 "
+        f"{shard.sha256[:12]}..."
+    )
 
 
 class HashedFile:
@@ -142,9 +148,9 @@ class HashedFile:
 class KeyCheck:
     """Checks that a shard's keys are its own, in order, each there once."""
 
-    def __init__(self, manifest: Manifest, shard: Shard):
-        self.settings = manifest.settings
-        self.name = shard.name
+    def __init__(self, settings: DatasetSettings, name: str):
+        self.settings = settings
+        self.name = name
         self.last = b""
 
     def check(self, key: str) -> None:
@@ -195,7 +201,10 @@ def check_statistics(
     folder: str, manifest: Manifest, total: Statistics
 ) -> None:
     """Raises `DatasetError` unless `statistics.json` is of these images."""
-    content = json.loads(files.read(files.join(folder, STATISTICS)))
+    try:
+        content = json.loads(files.read(files.join(folder, STATISTICS)))
+    except ValueError as error:
+        raise DatasetError(f"{STATISTICS} cannot be read ({error})") from None
     expected = {
         "images": {split: manifest.count(split) for split in SPLITS},
         "channels": total.channels(),

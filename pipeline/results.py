@@ -101,9 +101,9 @@ class Results:
             raise ValueError(f"unknown part {kind!r}")
 
     def quarantine(self) -> str:
-        """Returns JSON lines, sorted."""
-        lines = sorted(json.dumps(row, sort_keys=True) for row in self.bad)
-        return "".join(f"{line}\n" for line in lines)
+        """Returns JSON lines, sorted by source."""
+        rows = sorted(self.bad, key=lambda row: tuple(row.values()))
+        return "".join(f"{json.dumps(row)}\n" for row in rows)
 
     def images(self) -> dict[str, int]:
         counts = dict.fromkeys(SPLITS, 0)

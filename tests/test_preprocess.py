@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from pipeline.layout import digest_of
 from tests import prepared
+from tests.photos import BROKEN
 from tests.photos import crop
 from tests.photos import encoded
 from tests.photos import sound_files
@@ -327,3 +330,185 @@ def test_the_embedded_digits(tmp_path):
         )
         assert record["label"] == labels[index]
     assert load_manifest(made).classes == tuple("0123456789")
+
+
+# === Bad images ===
+
+
+def test_every_kind_of_broken_file_is_quarantined(tmp_path):
+    broken = {f"bad/{name}": file for name, (file, *_) in BROKEN.items()}
+    source = write_folder(tmp_path / "photos", photographs(30) | broken)
+    made = prepare(tmp_path, source=source, max_bad_fraction=0.3)
+    assert len(images(made)) == 30
+    rows = quarantine(made)
+    assert [row["source"] for row in rows] == sorted(broken)
+    for row in rows:
+        _, stage, reason = BROKEN[row["source"].removeprefix("bad/")]
+        assert row["stage"] == stage
+        assert reason in row["reason"]
+    statistics = json.loads((made / "statistics.json").read_bytes())
+    assert statistics["quarantined"] == len(BROKEN)
+
+
+def test_too_many_bad_images_fail_the_job(tmp_path, capsys):
+    source = write_folder(
+        tmp_path / "photos", photographs(97) | {f"{n}.png": b"" for n in "abc"}
+    )
+    flags = {"source": source, "image_size": 16}
+    assert prepared.run(tmp_path, **flags, max_bad_fraction=0.029) == 1
+    error = capsys.readouterr().err
+    assert "error: 3 of 100 images are bad" in error
+    assert "see quarantine.jsonl" in error
+    assert {p.name for p in (tmp_path / "cats").iterdir()} == {
+        "quarantine.jsonl"
+    }
+    assert len(quarantine(tmp_path / "cats")) == 3
+    # What failed may be tried again.
+    assert prepared.run(tmp_path, **flags, max_bad_fraction=0.03) == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({"notes.txt": b"x"}, "holds no PNG, JPEG, WebP, BMP or GIF file"),
+        ({"a.png": b"x"}, "1 of 1 images are bad"),
+        ({"a.png": encoded(crop(1))}, "no image is left for the split train"),
+    ],
+)
+def test_nothing_to_train_from(files, sentence, tmp_path, capsys):
+    source = write_folder(tmp_path / "photos", files)
+    assert prepared.run(tmp_path, source=source, min_size=99) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "cats" / "manifest.json").exists()
+
+
+# === What is left out ===
+
+
+def test_filters_duplicates_and_a_maximum(tmp_path):
+    files = photographs(40) | {
+        "small.png": encoded(crop(1, 15, 60)),
+        "long.png": encoded(crop(2, 20, 61)),
+        "copy of 0007.jpg": photographs(1, first=7)["0007.jpg"],
+    }
+    source = write_folder(tmp_path / "photos", files)
+    flags = {"min_size": 16, "max_aspect": 3, "deduplicate": True}
+    words = [f"--{n}={v}" for n, v in flags.items() if v is not True]
+    words += ["--deduplicate", "--dataset=cats", "--image_size=16"]
+    words += [f"--source={source}", f"--output_dir={tmp_path}"]
+    assert prepared.preprocess.main([*words, "--max_images=25"]) == 0
+    found = set(images(tmp_path / "cats"))
+    twins = {"0007.jpg", "copy of 0007.jpg"}
+    rest = set(files) - {"small.png", "long.png", max(twins, key=digest_of)}
+    assert found == set(sorted(rest, key=digest_of)[:25])
+    statistics = (tmp_path / "cats" / "statistics.json").read_bytes()
+    assert json.loads(statistics)["left_out"] == {
+        "longer than max_aspect": 1,
+        "more than max_images": 15,
+        "same bytes as another": 1,
+        "smaller than min_size": 1,
+    }
+
+
+# === What is there already ===
+
+
+def test_the_same_command_again_does_nothing(dataset, folder, capsys):
+    before = {p: p.stat().st_mtime_ns for p in dataset.iterdir()}
+    flags = {"source": folder, "validation_fraction": 0.2}
+    assert prepared.run(dataset.parent, **flags) == 0
+    assert "is there already" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in dataset.iterdir()} == before
+
+
+def test_other_settings_or_images_need_overwrite(tmp_path, capsys):
+    source = write_folder(tmp_path / "photos", photographs(5))
+    made = prepare(tmp_path, source=source)
+    assert prepared.run(tmp_path, source=source, image_size=8) == 1
+    assert "image_size: 16 -> 8" in capsys.readouterr().err
+    write_folder(source, photographs(1, first=5))
+    assert prepared.run(tmp_path, source=source) == 1
+    assert "count: 5 -> 6" in capsys.readouterr().err
+    # A file of the same name and size, changed in place.
+    (source / "0005.jpg").unlink()
+    later = time.time() + 5
+    os.utime(source / "0001.jpg", (later, later))
+    assert prepared.run(tmp_path, source=source) == 1
+    assert "images have changed since" in capsys.readouterr().err
+    assert len(images(made)) == 5
+    words = ["--dataset=cats", f"--source={source}", "--image_size=8"]
+    words += [f"--output_dir={tmp_path}", "--overwrite"]
+    assert prepared.preprocess.main(words) == 0
+    assert load_manifest(made).settings.image_size == 8
+    assert len(load_manifest(made).shards) == 16
+
+
+def test_a_folder_of_something_else_is_refused_and_kept(tmp_path, capsys):
+    files = photographs(3)
+    write_folder(tmp_path / "cats", files)
+    assert prepared.run(tmp_path, source=tmp_path / "cats") == 1
+    assert "holds something that is not a dataset" in capsys.readouterr().err
+    words = ["--dataset=cats", f"--source={tmp_path / 'cats'}"]
+    words += [f"--output_dir={tmp_path}", "--image_size=16", "--overwrite"]
+    assert prepared.preprocess.main(words) == 0
+    assert len(images(tmp_path / "cats")) == 3
+    for name, content in files.items():
+        assert (tmp_path / "cats" / name).read_bytes() == content
+
+
+def test_a_killed_job_starts_again_and_ends_as_undisturbed(tmp_path):
+    source = write_zip(
+        tmp_path / "a.zip", photographs(400, height=99, width=99)
+    )
+    expected = contents(prepare(tmp_path / "whole", source=source))
+    command = [sys.executable, "-m", "pipeline.preprocess", "--dataset=cats"]
+    command += [f"--source={source}", f"--output_dir={tmp_path}"]
+    command += ["--image_size=16", "--shards=3"]
+    folder = tmp_path / "cats"
+    for name in (".work-*/spill-*", "train-*", "quarantine.jsonl*"):
+        with subprocess.Popen(
+            command, cwd=ROOT, stderr=subprocess.DEVNULL
+        ) as process:
+            while not list(folder.glob(name)) and process.poll() is None:
+                time.sleep(0.001)
+            process.send_signal(signal.SIGKILL)
+        if not (folder / "manifest.json").exists():
+            with pytest.raises(data.DataError, match="has not ended|no PNG"):
+                data.open_folder(folder, 16, 3)
+    assert prepared.run(tmp_path, source=source) == 0
+    assert contents(folder) == expected
+
+
+# === Mistakes ===
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"source": "nowhere.zip"}, "there is no zip nowhere.zip"),
+        ({"source": "no/such/place"}, "there is no folder or archive"),
+        ({"source": __file__}, "neither a folder, nor a .zip"),
+        ({"dataset": "a/b"}, "--dataset is a name, not a path"),
+        ({"dataset": "lsun_church"}, "--source is needed: where you have the"),
+        ({"image_size": 0}, "image_size must be at least 1"),
+        ({"shards": 0}, "shards must be at least 1"),
+        ({"quality": 96}, "quality must lie between 1 and 95"),
+        ({"validation_fraction": 1.0}, "must be at least 0 and below 1"),
+        ({"max_bad_fraction": 2}, "--max_bad_fraction must lie between"),
+        ({"imagesize": 3}, "unknown flag --imagesize"),
+    ],
+)
+def test_mistakes_get_one_sentence(flags, sentence, tmp_path, capsys):
+    if "source" not in flags and flags.get("dataset") != "lsun_church":
+        flags = {"source": tmp_path} | flags
+    assert prepared.run(tmp_path / "data", **flags) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert sentence in error
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_size_of_ones_own_is_needed(tmp_path, capsys):
+    words = ["--dataset=cats", f"--source={tmp_path}"]
+    assert prepared.preprocess.main(words) == 1
+    assert "so --image_size is needed" in capsys.readouterr().err

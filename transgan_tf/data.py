@@ -61,16 +61,20 @@ def load_dataset(
     size = (config.generator.image_size, config.generator.channels)
     is_name = Path(dataset).name == dataset not in ("", "..")
     if is_name and _is_folder(Path(data_dir, dataset)):
-        return _open_folder(Path(data_dir, dataset), *size)
+        return open_folder(Path(data_dir, dataset), *size)
     if dataset == "mnist":
         return _fitted_digits(*size)
     if dataset and (os.sep in dataset or _is_folder(dataset)):
-        return _open_folder(dataset, *size)
+        return open_folder(dataset, *size)
     raise DataError(unknown_dataset(dataset, data_dir))
 
 
-def _open_folder(folder, image_size, channels):
-    """Opens TFRecords, or reads image files."""
+def open_folder(folder, image_size, channels):
+    """Opens TFRecords that `pipeline.preprocess` made, or reads image files.
+
+    Raises:
+        DataError: the job has not ended, or see `load_folder`.
+    """
     if Path(folder, MANIFEST).is_file():
         return RecordStore(folder)
     if any(Path(folder).glob("*.tfrecord")):
