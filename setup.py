@@ -55,8 +55,19 @@ VIDEO = ["imageio-ffmpeg==0.8.1"]
 # Only to read and write .pth checkpoints: larger than all the rest.
 TORCH = ["torch==2.13.0"]
 
-# What `make test` and `make lint` need, and no more; the tests write videos.
-DEV = ["pytest==9.2.0", "pytest-xdist==3.8.0", "ruff==0.17.6", *VIDEO]
+# Only to prepare datasets on a Dask cluster.
+DASK = [*PIPELINE, "dask==2026.8.0", "distributed==2026.8.0"]
+
+# What `make test` and `make lint` need, and no more: the tests write videos,
+# prepare datasets, and take the photographs that scikit-learn ships.
+DEV = [
+    "pytest==9.2.0",
+    "pytest-xdist==3.8.0",
+    "ruff==0.17.6",
+    "scikit-learn==1.9.1",
+    *VIDEO,
+    *DASK,
+]
 
 setup(
     name="transgan-tf",
@@ -67,10 +78,11 @@ setup(
     install_requires=LIBRARY,
     extras_require={
         "pipeline": PIPELINE,
+        "dask": DASK,
         "serving": SERVING,
         "video": VIDEO,
         "torch": TORCH,
         "dev": DEV,
-        "all": sorted({*PIPELINE, *SERVING, *VIDEO, *TORCH, *DEV}),
+        "all": sorted({*SERVING, *TORCH, *DEV}),
     },
 )
