@@ -33,7 +33,14 @@ FLOORS = (
     ("stores",),
     ("callbacks", "checkpoints", "data", "metrics", "runs", "stream"),
     ("training",),
-    ("benchmark", "convert", "evaluate", "sample", "train"),
+    (
+        "benchmark",
+        "benchmark_reading",
+        "convert",
+        "evaluate",
+        "sample",
+        "train",
+    ),
 )
 PLACES = {name: n for n, names in enumerate(FLOORS) for name in names}
 

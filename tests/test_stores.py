@@ -52,9 +52,9 @@ def dataset(tmp_path_factory):
     return prepare(folder, source=source, **flags)
 
 
-def pixels_of(store, places, size):
-    places = tf.data.Dataset.from_tensor_slices(np.int64(places)).batch(size)
-    return np.concatenate([p.numpy() for p in store.pixels(places, size)])
+def pixels_of(store, places):
+    places = tf.data.Dataset.from_tensor_slices(np.int64(places))
+    return np.stack([image.numpy() for image in places.map(store.image)])
 
 
 def test_any_image_can_be_read_at_any_time(dataset):
@@ -63,7 +63,7 @@ def test_any_image_can_be_read_at_any_time(dataset):
     assert store.count == len(expected)
     assert (store.image_size, store.channels) == (9, 3)
     places = np.random.default_rng(0).permutation(store.count)[:30]
-    found = pixels_of(store, places, 5)
+    found = pixels_of(store, places)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, np.stack(expected)[places])
 
@@ -75,9 +75,9 @@ def test_splits_and_workers_share_the_images(dataset):
     parts = [RecordStore(dataset, worker=w, workers=3) for w in range(3)]
     assert [len(part.files) for part in parts] == [2, 1, 1]
     found = np.concatenate(
-        [pixels_of(part, np.arange(part.count), 1) for part in parts]
+        [pixels_of(part, np.arange(part.count)) for part in parts]
     )
-    everything = pixels_of(whole, np.arange(whole.count), 1)
+    everything = pixels_of(whole, np.arange(whole.count))
     as_set = {image.tobytes() for image in everything}
     assert len(found) == whole.count
     assert {image.tobytes() for image in found} == as_set
@@ -99,7 +99,7 @@ def test_the_stream_is_that_of_the_same_images_in_memory(dataset):
 def test_grey_images_keep_one_channel(tmp_path):
     source = write_folder(tmp_path / "p", {"a.png": encoded(crop(1, 9, 9))})
     made = prepare(tmp_path, source=source, image_size=9, channels=1)
-    (image,) = pixels_of(RecordStore(made), [0], 1)
+    (image,) = pixels_of(RecordStore(made), [0])
     assert image.shape == (9, 9, 1)
     (expected,) = images(made).values()
     np.testing.assert_array_equal(image[..., 0], expected)

@@ -43,15 +43,14 @@ class Store(Protocol):
     channels: int
     fingerprint: str
 
-    def pixels(self, places: tf.data.Dataset, size: int) -> tf.data.Dataset:
-        """Reads images.
+    def image(self, place: tf.Tensor) -> tf.Tensor:
+        """Reads one image, within `tf.data`.
 
         Args:
-            places: dataset of int64 `(size,)`, below `count`.
-            size: number of images of an element.
+            place: scalar int64 below `count`.
 
         Returns:
-            Dataset of uint8 `(size, image_size, image_size, channels)`.
+            uint8 `(image_size, image_size, channels)`.
         """
 
 
@@ -116,16 +115,11 @@ class ArrayStore:
         checksum = zlib.crc32(np.ascontiguousarray(self.images))
         self.fingerprint = f"{self.count} images, CRC {checksum:08x}"
 
-    def pixels(self, places, size):
-        shape = (size, *self.images.shape[1:])
-
-        def take(places):
-            taken = tf.numpy_function(
-                self.images.__getitem__, (places,), tf.uint8, stateful=False
-            )
-            return tf.ensure_shape(taken, shape)
-
-        return places.map(take)
+    def image(self, place):
+        image = tf.numpy_function(
+            self.images.__getitem__, (place,), tf.uint8, stateful=False
+        )
+        return tf.ensure_shape(image, self.images.shape[1:])
 
 
 def as_store(images) -> Store:
@@ -181,20 +175,13 @@ class RecordStore:
         self.fingerprint = f"{self.count} images, SHA-256 {checksum}"
         self.descriptors = {}
 
-    def pixels(self, places, size):
-        shape = (self.image_size, self.image_size, self.channels)
-
-        def read(place):
-            record = tf.numpy_function(
-                self.record, (place,), tf.string, stateful=False
-            )
-            image = parse(tf.ensure_shape(record, ()), self.channels)["image"]
-            return tf.ensure_shape(image, shape)
-
-        pixels = places.unbatch().map(
-            read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    def image(self, place):
+        record = tf.numpy_function(
+            self.record, (place,), tf.string, stateful=False
         )
-        return pixels.batch(size, drop_remainder=True)
+        image = parse(tf.ensure_shape(record, ()), self.channels)["image"]
+        shape = (self.image_size, self.image_size, self.channels)
+        return tf.ensure_shape(image, shape)
 
     def record(self, place) -> bytes:
         """Reads the serialized record at a place below `count`."""

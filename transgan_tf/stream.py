@@ -43,19 +43,26 @@ def step_batches(
     size = training.images_per_step
     seed = fold_in(root_seed(training.seed), _STREAM)
 
-    def place(step):
-        return _places(step, size, store.count, fold_in(seed, _ORDER))
+    def draw(step):
+        """Returns place and flip of each of a step's images."""
+        places = _places(step, size, store.count, fold_in(seed, _ORDER))
+        key = fold_in(fold_in(seed, _FLIPS), step)
+        chance = 0.5 if training.horizontal_flip else 0.0
+        return places, Draws(key, size).uniform() < chance
 
-    def finish(step, pixels):
-        if training.horizontal_flip:
-            key = fold_in(fold_in(seed, _FLIPS), step)
-            mirrored = Draws(key, size).uniform(1, 1, 1) < 0.5
-            pixels = tf.where(mirrored, pixels[:, :, ::-1], pixels)
+    def image(place, mirrored):
+        pixels = store.image(place)
+        pixels = tf.cond(mirrored, lambda: pixels[:, ::-1], lambda: pixels)
         return to_unit_range(pixels)
 
     steps = tf.data.Dataset.range(start_step, training.steps)
-    pixels = store.pixels(steps.map(place), size)
-    return tf.data.Dataset.zip(steps, pixels).map(finish).prefetch(2)
+    # Image by image: small enough for a core's cache, and on all cores.
+    images = (
+        steps.map(draw)
+        .unbatch()
+        .map(image, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    )
+    return images.batch(size, drop_remainder=True).prefetch(2)
 
 
 def _places(step, size, count, seed):

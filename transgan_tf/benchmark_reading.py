@@ -1,0 +1,82 @@
+"""How fast TFRecords are read: `python -m transgan_tf.benchmark_reading`."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from transgan_tf import cli
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Compare the training stream with a bare tf.data loop over a dataset.
+
+    python -m transgan_tf.benchmark_reading --dataset_dir=data/photographs
+    """
+
+    dataset_dir: Path
+    """Folder of a dataset that pipeline.preprocess made."""
+    num_images: int = 5000
+    """How many to read, again and again from the beginning."""
+
+
+def bare(folder, count):
+    """A tf.data loop that parses and decodes in the order of the files."""
+    import tensorflow as tf
+
+    from transgan_tf.manifest import load_manifest
+    from transgan_tf.records import parse
+
+    manifest = load_manifest(folder)
+    channels = manifest.settings.channels
+    paths = [str(folder / s.name) for s in manifest.shards_of("train")]
+    dataset = tf.data.TFRecordDataset(paths).repeat().take(count)
+    return dataset.map(
+        lambda record: parse(record, channels)["image"],
+        num_parallel_calls=tf.data.AUTOTUNE,
+    ).prefetch(tf.data.AUTOTUNE)
+
+
+def stream(folder, count):
+    """What training takes: shuffled, decoded, flipped, scaled, batched."""
+    from transgan_tf.configs import TrainingConfig
+    from transgan_tf.stores import RecordStore
+    from transgan_tf.stream import step_batches
+
+    size = 50
+    training = TrainingConfig(
+        batch_size=size, n_critic=1, steps=-(-count // size)
+    )
+    return step_batches(RecordStore(folder), training)
+
+
+def images_per_second(dataset, count) -> float:
+    start = time.perf_counter()
+    for _ in dataset:
+        pass
+    return count / (time.perf_counter() - start)
+
+
+def act(arguments: Arguments) -> int:
+    """Prints images per second of both, measured in turns."""
+    folder, count = arguments.dataset_dir, arguments.num_images
+    rates = {bare: [], stream: []}
+    for _ in range(3):
+        for read, seen in rates.items():
+            seen.append(images_per_second(read(folder, count), count))
+    # The first turn of each traces and fills the system's file cache.
+    bare_rate, stream_rate = (max(seen[1:]) for seen in rates.values())
+    print(f"bare tf.data loop {bare_rate:7.0f} images/s")
+    ratio = stream_rate / bare_rate
+    print(f"training stream   {stream_rate:7.0f} images/s {ratio:5.2f} of it")
+    return cli.DONE
+
+
+def main(argv=None) -> int:
+    command = "python -m transgan_tf.benchmark_reading"
+    return cli.run(Arguments, act, command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
