@@ -52,7 +52,9 @@ def step_batches(
 
     def image(place, mirrored):
         pixels = store.image(place)
-        pixels = tf.cond(mirrored, lambda: pixels[:, ::-1], lambda: pixels)
+        pixels = tf.cond(
+            mirrored, lambda: tf.reverse(pixels, [1]), lambda: pixels
+        )
         return to_unit_range(pixels)
 
     steps = tf.data.Dataset.range(start_step, training.steps)
