@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from transgan_tf.configs import TrainingConfig
+from transgan_tf.stores import as_store
 from transgan_tf.stream import step_batches
 
 
@@ -130,3 +131,10 @@ def test_the_order_does_not_depend_on_flips():
     training = dataclasses.replace(recipe(), horizontal_flip=True)
     flipped = places(step_batches(pixels, training))
     np.testing.assert_array_equal(plain, flipped)
+
+
+def test_a_store_is_taken_as_it_is():
+    images = numbered(17)
+    expected = places(step_batches(images, recipe()))
+    found = places(step_batches(as_store(as_store(images)), recipe()))
+    np.testing.assert_array_equal(found, expected)

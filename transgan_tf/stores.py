@@ -124,7 +124,7 @@ class ArrayStore:
 
 def as_store(images) -> Store:
     """Returns a store as it is, and an array as an `ArrayStore`."""
-    if isinstance(images, RecordStore):
+    if isinstance(images, ArrayStore | RecordStore):
         return images
     return ArrayStore(images)
 
