@@ -21,6 +21,8 @@ LIBRARY = [
     "numpy==2.4.6",
     # Encodes records without TensorFlow; Beam needs a version below 7.
     "protobuf==6.33.6",
+    # Checksums of records; here, since Beam's workers install no extras.
+    "google-crc32c==1.9.0",
     "tensorboard==2.21.0",
     # TF-GAN's metrics and losses, and what they import without declaring
     # versions: tensorflow-hub needs pkg_resources, which setuptools 82 drops.
@@ -40,7 +42,6 @@ LIBRARY = [
 # Only for those who prepare datasets: Beam brings many packages of its own.
 PIPELINE = [
     "apache-beam==2.77.0",
-    "google-crc32c==1.9.0",
     "lmdb==3.0.0",
     "tensorflow-datasets==4.9.10",
     "importlib_resources==7.1.0",

@@ -19,8 +19,14 @@ from transgan_tf.images import resize
 
 # How the job is run: a name, and Beam's flags.
 WAYS = {
-    "job, one worker": ("--direct_running_mode=in_memory",),
-    "job, a thread for each core": ("--direct_running_mode=multi_threading",),
+    "job, one worker": (
+        "--direct_running_mode=in_memory",
+        "--direct_num_workers=1",
+    ),
+    "job, a thread for each core": (
+        "--direct_running_mode=multi_threading",
+        f"--direct_num_workers={os.cpu_count()}",
+    ),
     "job, a process for each core": (
         "--direct_running_mode=multi_processing",
         f"--direct_num_workers={os.cpu_count()}",

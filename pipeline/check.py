@@ -18,6 +18,7 @@ from pipeline.layout import shard_of
 from pipeline.statistics import Statistics
 from pipeline.tfrecord import BrokenRecord
 from pipeline.tfrecord import read_records
+from pipeline.transform import PNG_END
 from pipeline.transform import histogram
 from transgan_tf.checked import UserError
 from transgan_tf.manifest import MANIFEST
@@ -187,6 +188,8 @@ def check_record(serialized: bytes, manifest: Manifest) -> dict:
     except Exception as error:
         # A broken file makes Pillow's decoders raise nearly anything.
         raise ValueError(f"its image cannot be decoded ({error})") from None
+    if image.format == "PNG" and not found["encoded"].endswith(PNG_END):
+        raise ValueError("its image breaks off")
     side = settings.image_size
     sizes = {image.size, (found["width"], found["height"])}
     if sizes != {(side, side)}:

@@ -1,5 +1,6 @@
 """The workers' side of the job: Beam DoFns around the pure functions."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -12,6 +13,7 @@ import apache_beam as beam
 from pipeline import files
 from pipeline.layout import folder_of
 from pipeline.layout import labels_by_folder
+from pipeline.output import replace_shards
 from pipeline.results import OUTCOME
 from pipeline.results import Plan
 from pipeline.results import Results
@@ -31,9 +33,9 @@ from transgan_tf.records import encode
 
 # Kinds of what a DoFn yields, as pairs of kind and value: an entry that goes
 # on, a row of the quarantine, why a sound image was left out, and how many
-# images were finished. Beam's own tagged outputs do not work on all its runners
+# images were read. Beam's own tagged outputs do not work on all its runners
 # (DaskRunner mixes them up, and drops what `finish_bundle` yields).
-ENTRY, BAD, LEFT_OUT, MADE = "entry", "bad", "left_out", "made"
+ENTRY, BAD, LEFT_OUT, SEEN = "entry", "bad", "left_out", "seen"
 FOLDER = "folder"
 
 
@@ -45,7 +47,7 @@ def bad_row(key: str, stage: str, reason: str) -> tuple[str, dict]:
 class MakeImages(beam.DoFn):
     """A source's task -> its images, finished and spilled.
 
-    Yields `ENTRY`, `BAD`, `LEFT_OUT` and `MADE`.
+    Yields `ENTRY`, `BAD`, `LEFT_OUT` and `SEEN`.
 
     Args:
         source: `Source`, to read the task.
@@ -66,29 +68,31 @@ class MakeImages(beam.DoFn):
     def process(self, task):
         spill = SpillWriter(self.plan.work)
         for item in self.source.read(task):
-            try:
-                image = self._make(item)
-            except BadImage as bad:
-                yield bad_row(item.key, bad.stage, bad.reason)
-            except Filtered as filtered:
-                yield LEFT_OUT, filtered.reason
-            else:
-                content = hashlib.sha256(item.data).digest()
-                label = item.label if self.plan.settings.labels else None
-                spill.add(item.key, content, label, pickle.dumps(image))
+            others = list(self._make(item, spill))
+            spill.note(bad=any(kind == BAD for kind, _ in others))
+            yield from others
             if spill.is_full():
                 yield from self._flush(spill)
         yield from self._flush(spill)
 
-    def _make(self, item):
-        if item.error is not None:
-            raise BadImage("read", item.error)
-        return make_image(item.data, self.plan.settings)
-
     def _flush(self, spill):
-        entries = list(spill.flush())
-        yield MADE, len(entries)
-        yield from ((ENTRY, entry) for entry in entries)
+        yield SEEN, spill.seen
+        yield from ((ENTRY, entry) for entry in spill.flush())
+
+    def _make(self, item, spill):
+        """Finishes an image, or yields why not."""
+        try:
+            if item.error is not None:
+                raise BadImage("read", item.error)
+            image = make_image(item.data, self.plan.settings)
+        except BadImage as bad:
+            yield bad_row(item.key, bad.stage, bad.reason)
+        except Filtered as filtered:
+            yield LEFT_OUT, filtered.reason
+        else:
+            content = hashlib.sha256(item.data).digest()
+            label = item.label if self.plan.settings.labels else None
+            spill.add(item.key, content, label, pickle.dumps(image))
 
 
 class KeepFirst(beam.DoFn):
@@ -160,8 +164,10 @@ class WriteShard(beam.DoFn):
         labels = labels_by_folder([f for k, f in members if k == FOLDER])
         statistics, sha256, size = Statistics(), hashlib.sha256(), 0
         temporary = files.join(self.plan.work, f"{name}-{uuid.uuid4().hex}")
-        reader = SpillReader(self.plan.work)
-        with files.create(temporary) as file:
+        with (
+            contextlib.closing(SpillReader(self.plan.work)) as reader,
+            files.create(temporary) as file,
+        ):
             for entry in entries:
                 image = pickle.loads(reader.read(entry))
                 label = labels.get(folder_of(entry.key), entry.label)
@@ -170,8 +176,7 @@ class WriteShard(beam.DoFn):
                 file.write(framed)
                 sha256.update(framed)
                 size += len(framed)
-        reader.close()
-        files.replace(temporary, files.join(self.plan.output, name))
+        files.replace(temporary, files.join(self.plan.work, name))
         yield Shard(name, len(entries), size, sha256.hexdigest()), statistics
 
     def _record(self, entry, image, label):
@@ -187,10 +192,10 @@ class WriteShard(beam.DoFn):
 
 
 class Finish(beam.DoFn):
-    """All results of the job -> its `Outcome`, after writing what is left.
+    """All results of the job -> the dataset, and its `Outcome` in a file.
 
-    The quarantine is written in any case; the manifest last, and only if there
-    are images and few enough bad ones.
+    The quarantine is written in any case; the rest only if there are images and
+    few enough bad ones, and the manifest last.
 
     Args:
         plan: `Plan`.
@@ -206,11 +211,10 @@ class Finish(beam.DoFn):
         self._write(QUARANTINE, results.quarantine())
         outcome = results.outcome(self.plan)
         if outcome.accepted:
+            names = [shard.name for shard, _ in results.shards]
+            replace_shards(self.plan, names)
             self._write(STATISTICS, results.statistics(self.plan))
             self._write(MANIFEST, results.manifest(self.plan).to_json())
-        else:
-            for shard, _ in results.shards:
-                files.delete(files.join(self.plan.output, shard.name))
         content = json.dumps(dataclasses.asdict(outcome)).encode()
         files.write(files.join(self.plan.work, OUTCOME), content)
 

@@ -1,16 +1,46 @@
 """Files on any file system that Beam knows: local, gs://, s3://, hdfs://."""
 
+import contextlib
 import os
+import pathlib
+import shutil
 import uuid
 
+from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+
+from transgan_tf.checked import UserError
 
 _PLAIN = CompressionTypes.UNCOMPRESSED
 
 
+class FileSystemError(UserError):
+    """A file system that this installation cannot reach."""
+
+
 def is_remote(path: str) -> bool:
-    return FileSystems.get_scheme(path) is not None
+    """Tells whether a path is of a file system other than the local disks.
+
+    Raises:
+        FileSystemError: what is needed for it is not installed.
+    """
+    if FileSystems.get_scheme(path) is None:
+        return False
+    try:
+        FileSystems.get_filesystem(path)
+    except ValueError:
+        raise FileSystemError(
+            f"{path} cannot be reached, since Beam's part for it is not "
+            "installed: pip install 'apache-beam[gcp]' for gs://, [aws] for "
+            "s3://, [azure] for azfs://, or check the path"
+        ) from None
+    return True
+
+
+def absolute(path: str) -> str:
+    """Returns a local path from the root on, a remote one as it is."""
+    return path if is_remote(path) else os.path.abspath(path)
 
 
 def join(folder: str, *names: str) -> str:
@@ -63,21 +93,27 @@ def read(path: str) -> bytes:
 
 
 def names_in(folder: str) -> list[str]:
-    """Returns the names in a folder; none if it is missing.
-
-    On a remote file system only files have names.
-    """
+    """Returns the names in a folder; none if it is missing."""
     if not is_remote(folder):
         return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    (result,) = FileSystems.match([join(folder, "*")])
-    paths = [found.path for found in result.metadata_list]
-    return sorted(path.rpartition("/")[2] for path in paths)
+    root = f"{folder.rstrip('/')}/"
+    (result,) = FileSystems.match([f"{root}**"])
+    paths = [found.path.removeprefix(root) for found in result.metadata_list]
+    return sorted({path.partition("/")[0] for path in paths})
 
 
 def delete(path: str) -> None:
     """Deletes a file, or a folder with all that is in it, if there is one."""
-    if exists(path):
-        FileSystems.delete([path])
+    if not is_remote(path):
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        else:
+            pathlib.Path(path).unlink(missing_ok=True)
+        return
+    # Object stores know a folder by its last slash alone.
+    for name in (path, f"{path.rstrip('/')}/"):
+        with contextlib.suppress(BeamIOError):
+            FileSystems.delete([name])
 
 
 def modified(path: str) -> float:
@@ -85,3 +121,9 @@ def modified(path: str) -> float:
     if is_remote(path):
         return FileSystems.last_updated(path)
     return os.path.getmtime(path)
+
+
+def set_modified(path: str, seconds: float) -> None:
+    """Dates a local file; object stores date by themselves."""
+    if not is_remote(path):
+        os.utime(path, (seconds, seconds))

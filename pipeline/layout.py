@@ -68,7 +68,8 @@ def labels_by_folder(folders) -> dict[str, int]:
     if not classes:
         return {}
     shared = _shared(folders)
-    return {f: classes.index(_class_name(f, shared)) for f in folders}
+    numbers = {name: number for number, name in enumerate(classes)}
+    return {f: numbers[_class_name(f, shared)] for f in folders}
 
 
 def _shared(folders):

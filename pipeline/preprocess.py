@@ -149,11 +149,15 @@ def run(arguments: Arguments, flags: list[str]) -> int:
         )
     settings = arguments.settings()
     import_beam_quietly()
+    from apache_beam.io.filesystems import FileSystems
+
     from pipeline.job import make_plan
     from pipeline.job import prepare
     from pipeline.options import beam_options
 
     options = beam_options(flags, Arguments)
+    # Remote file systems take theirs before there is a pipeline.
+    FileSystems.set_options(options)
     source = arguments.find_source()
     plan = make_plan(name, settings, source, arguments.output_dir, share)
     return prepare(plan, source, options, arguments.overwrite)

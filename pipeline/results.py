@@ -82,7 +82,7 @@ class Results:
         self.bad = []
         self.left_out = Counter()
         self.folders = []
-        self.made = 0
+        self.seen = 0
 
     def add(self, kind: str, value) -> None:
         """Takes in one part; `kind` is one of the names below."""
@@ -95,8 +95,8 @@ class Results:
             self.left_out.update([value[0]] * value[1])
         elif kind == "folder":
             self.folders.append(value)
-        elif kind == "made":
-            self.made += value
+        elif kind == "seen":
+            self.seen += value
         else:
             raise ValueError(f"unknown part {kind!r}")
 
@@ -118,10 +118,15 @@ class Results:
         return Outcome(not problem, problem, images, bad, left_out)
 
     def _problem(self, plan):
-        bad = len(self.bad)
-        if bad > plan.max_bad_fraction * (self.made + bad):
+        bad, listed = len(self.bad), plan.source.count
+        if self.seen != listed:
             return (
-                f"{bad:,} of {self.made + bad:,} images are bad, more than the "
+                f"the source has changed: {listed:,} images were listed and "
+                f"{self.seen:,} read; start again when it is complete"
+            )
+        if bad > plan.max_bad_fraction * self.seen:
+            return (
+                f"{bad:,} of {self.seen:,} images are bad, more than the "
                 f"share of {plan.max_bad_fraction:g} that --max_bad_fraction "
                 "allows: see quarantine.jsonl"
             )

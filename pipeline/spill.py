@@ -16,8 +16,8 @@ from pipeline.layout import digest_of
 SPILLED = "spill-"
 # What a worker holds before it writes.
 SPILL_BYTES = 16 * 2**20
-# Of a process.
-OPEN_FILES = 64
+# Of a reader; every thread has one.
+OPEN_FILES = 16
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,12 @@ class SpillWriter:
         self._clear()
 
     def _clear(self):
-        self.waiting, self.size = [], 0
+        self.waiting, self.size, self.seen, self.bad = [], 0, 0, 0
+
+    def note(self, bad: bool) -> None:
+        """Counts an image, finished or not, for the progress."""
+        self.seen += 1
+        self.bad += bad
 
     def add(self, key: str, content: bytes, label, stored: bytes) -> None:
         self.waiting.append((key, content, label, stored))
@@ -66,11 +71,11 @@ class SpillWriter:
 
     def flush(self) -> Iterator[Entry]:
         """Writes what waits; yields where each image lies."""
-        if not self.waiting:
+        if not self.seen:
             return
         # Its name tells the progress: a bundle that is tried again leaves
         # a file that nobody refers to.
-        name = f"{SPILLED}{uuid.uuid4().hex}-{len(self.waiting)}"
+        name = f"{SPILLED}{uuid.uuid4().hex}-{self.seen}-{self.bad}"
         entries, offset = [], 0
         with files.create(files.join(self.folder, name)) as file:
             for key, content, label, stored in self.waiting:
@@ -109,8 +114,8 @@ class SpillReader:
         self.open = {}
 
 
-def spilled_images(folder: str) -> int:
-    """Returns how many images have been written so far."""
+def spilled_images(folder: str) -> tuple[int, int]:
+    """Returns how many images have been seen so far, and how many are bad."""
     names = files.names_in(folder)
-    spilled = [name for name in names if name.startswith(SPILLED)]
-    return sum(int(name.rpartition("-")[2]) for name in spilled)
+    counts = [n.split("-")[2:] for n in names if n.startswith(SPILLED)]
+    return sum(int(c[0]) for c in counts), sum(int(c[1]) for c in counts)

@@ -17,6 +17,8 @@ from transgan_tf.manifest import DatasetSettings
 LARGEST_FILE = 512 * 2**20
 # Where a PNG file tells the bits of a value, which Pillow does not.
 _PNG_BIT_DEPTH = 24
+# The last chunk; Pillow can do without, TensorFlow cannot.
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _ORIENTATION, _UPRIGHT = 0x0112, 1
 
 
@@ -53,7 +55,7 @@ class StoredImage:
     Attributes:
         encoded: the file, PNG or JPEG.
         source_size: width and height before it was made to fit.
-        histogram: how often each value occurs, int64 `(channels, 256)`.
+        histogram: how often each value occurs, int32 `(channels, 256)`.
     """
 
     encoded: bytes
@@ -93,7 +95,7 @@ def make_image(data: bytes, settings: DatasetSettings) -> StoredImage:
 
 def histogram(image) -> np.ndarray:
     """Counts each value of each channel of a grey or RGB image."""
-    return np.array(image.histogram(), np.int64).reshape(-1, 256)
+    return np.array(image.histogram(), np.int32).reshape(-1, 256)
 
 
 def _open(data):
@@ -111,6 +113,9 @@ def _open(data):
 
 
 def _undecodable(error):
+    if isinstance(error, MemoryError):
+        # The machine's fault, not the image's.
+        raise error
     # A broken file makes Pillow's decoders raise nearly anything.
     text = str(error) or type(error).__name__
     return BadImage("decode", f"it cannot be decoded ({text})")
@@ -148,8 +153,13 @@ def _is_stored_form(source, data, settings):
         and not source.has_transparency_data
         and getattr(source, "n_frames", 1) == 1
         and source.getexif().get(_ORIENTATION, _UPRIGHT) == _UPRIGHT
-        and (source.format != "PNG" or data[_PNG_BIT_DEPTH] == 8)
+        and (source.format != "PNG" or _is_whole_png(data))
     )
+
+
+def _is_whole_png(data):
+    """Tells of a PNG file that Pillow reads whether TensorFlow does, too."""
+    return data[_PNG_BIT_DEPTH] == 8 and data.endswith(PNG_END)
 
 
 def _encode(image, settings):

@@ -6,7 +6,7 @@ from pipeline.dofns import BAD
 from pipeline.dofns import ENTRY
 from pipeline.dofns import FOLDER
 from pipeline.dofns import LEFT_OUT
-from pipeline.dofns import MADE
+from pipeline.dofns import SEEN
 from pipeline.dofns import Finish
 from pipeline.dofns import KeepFirst
 from pipeline.dofns import KeepSmallest
@@ -24,6 +24,10 @@ EMPTY = "empty"
 
 def _by_key(entry):
     return entry.digest
+
+
+def _by_name(entry):
+    return entry.key
 
 
 def _by_content(entry):
@@ -59,7 +63,7 @@ class SelectImages(beam.PTransform):
 
     def expand(self, entries):
         names = KeepFirst(_by_content, BAD, "another image has the same name")
-        contents = KeepFirst(_by_key, LEFT_OUT, "same bytes as another")
+        contents = KeepFirst(_by_name, LEFT_OUT, "same bytes as another")
         steps = [("names", _by_key, names)]
         if self.settings.deduplicate:
             steps.append(("contents", _by_content, contents))
@@ -140,7 +144,7 @@ def create_pipeline(pipeline, source: Source, plan: Plan) -> None:
         "bad": _only(others, BAD, "Not written"),
         "left_out": left_out | beam.combiners.Count.PerElement(),
         "folder": folders,
-        "made": _only(made, MADE, "Made"),
+        "seen": _only(made, SEEN, "Read"),
     }
     (
         [_result(kind, values) for kind, values in results.items()]

@@ -151,9 +151,10 @@ def test_what_is_spilled_is_found_again(tmp_path):
         for part in range(2):
             stored = f"{number}-{part}".encode()
             writer.add(f"{number}/{part}", b"content", part, stored)
+            writer.note(bad=part == 1)
         entries += list(writer.flush())
         assert list(writer.flush()) == []
-    assert spilled_images(str(tmp_path)) == 2 * len(writers)
+    assert spilled_images(str(tmp_path)) == (2 * len(writers), len(writers))
     reader = SpillReader(str(tmp_path))
     for entry in entries[::-1] + entries[::2]:
         assert reader.read(entry).decode() == entry.key.replace("/", "-")

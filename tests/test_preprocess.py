@@ -1,10 +1,13 @@
 """The preprocessing job on real photographs: sources, output, refusals."""
 
+import fcntl
+import gzip
 import json
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -295,6 +298,58 @@ def test_a_damaged_archive_is_refused(suffix, tmp_path, capsys):
     assert not (tmp_path / "cats").exists()
 
 
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_damaged_header_within_a_tar_is_not_taken_for_its_end(
+    mode, tmp_path, capsys
+):
+    path = write_tar(tmp_path / "a.tar", photographs(9))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"0004.jpg")
+    content[place] ^= 1
+    if mode == "w:gz":
+        content = gzip.compress(content)
+        path = tmp_path / "a.tar.gz"
+    path.write_bytes(content)
+    assert prepared.run(tmp_path, source=path) == 1
+    assert "(bad checksum): it is damaged" in capsys.readouterr().err
+
+
+def test_links_within_a_tar_are_named(tmp_path):
+    path = write_tar(tmp_path / "a.tar", photographs(3))
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "0000.jpg"
+        archive.addfile(link)
+    made = prepare(tmp_path, source=path, max_bad_fraction=0.3)
+    (row,) = quarantine(made)
+    assert row["source"] == "link.jpg"
+    assert row["reason"] == "it is a link to another member"
+
+
+def test_names_that_are_not_text(tmp_path):
+    source = write_folder(tmp_path / "photos", photographs(2))
+    latin = os.fsencode(source) + b"/caf\xe9/\xff.png"
+    os.mkdir(os.path.dirname(latin))
+    with open(latin, "wb") as file:
+        file.write(encoded(crop(5)))
+    made = prepare(tmp_path, source=source)
+    assert set(images(made)) == {"0000.jpg", "0001.jpg", "caf\\xe9/\\xff.png"}
+
+
+def test_a_file_too_large_or_that_is_none(tmp_path):
+    source = write_folder(tmp_path / "photos", photographs(9))
+    with open(source / "huge.png", "wb") as file:
+        file.truncate(600 * 2**20)
+    os.mkfifo(source / "pipe.png")
+    (source / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    made = prepare(tmp_path, source=source, max_bad_fraction=0.2)
+    reasons = {row["source"]: row["reason"] for row in quarantine(made)}
+    assert reasons == {
+        "huge.png": "it has 629,145,600 bytes",
+        "lost.png": "the file cannot be read (No such file or directory)",
+    }
+
+
 def test_an_lmdb_like_lsuns(tmp_path):
     files = photographs(70, "WEBP") | photographs(30, "JPEG", 100)
     files |= {"empty": b""}
@@ -399,7 +454,7 @@ def test_filters_duplicates_and_a_maximum(tmp_path):
     assert prepared.preprocess.main([*words, "--max_images=25"]) == 0
     found = set(images(tmp_path / "cats"))
     twins = {"0007.jpg", "copy of 0007.jpg"}
-    rest = set(files) - {"small.png", "long.png", max(twins, key=digest_of)}
+    rest = set(files) - {"small.png", "long.png", max(twins)}
     assert found == set(sorted(rest, key=digest_of)[:25])
     statistics = (tmp_path / "cats" / "statistics.json").read_bytes()
     assert json.loads(statistics)["left_out"] == {
@@ -465,7 +520,8 @@ def test_a_killed_job_starts_again_and_ends_as_undisturbed(tmp_path):
     command += [f"--source={source}", f"--output_dir={tmp_path}"]
     command += ["--image_size=16", "--shards=3"]
     folder = tmp_path / "cats"
-    for name in (".work-*/spill-*", "train-*", "quarantine.jsonl*"):
+    stages = (".work-*/spill-*", "quarantine.jsonl", "train-*", "manifest.json")
+    for name in stages:
         with subprocess.Popen(
             command, cwd=ROOT, stderr=subprocess.DEVNULL
         ) as process:
@@ -477,6 +533,44 @@ def test_a_killed_job_starts_again_and_ends_as_undisturbed(tmp_path):
                 data.open_folder(folder, 16, 3)
     assert prepared.run(tmp_path, source=source) == 0
     assert contents(folder) == expected
+
+
+def test_the_earlier_dataset_stays_until_the_new_one_is_finished(tmp_path):
+    made = prepare(
+        tmp_path, source=write_folder(tmp_path / "p", photographs(5))
+    )
+    before = contents(made)
+    words = ["--dataset=cats", f"--source={tmp_path / 'p'}", "--image_size=8"]
+    words += [f"--output_dir={tmp_path}", "--overwrite"]
+    with pytest.raises(ValueError, match="NoSuch"):
+        prepared.preprocess.main([*words, "--runner=NoSuchRunner"])
+    assert contents(made) == before
+    write_folder(tmp_path / "p", {"bad.png": b""})
+    assert prepared.preprocess.main(words) == 1
+    after = contents(made)
+    assert b"bad.png" in after.pop("quarantine.jsonl")
+    assert after == {n: c for n, c in before.items() if n in after}
+
+
+def test_anothers_tfrecords_are_not_ours(tmp_path, capsys):
+    name = "train-00000-of-00016.tfrecord"
+    write_folder(tmp_path / "cats", {name: b"another's"})
+    source = write_folder(tmp_path / "photos", photographs(3))
+    assert prepared.run(tmp_path, source=source) == 1
+    assert f"such as {name}" in capsys.readouterr().err
+    assert contents(tmp_path / "cats") == {name: b"another's"}
+
+
+def test_two_jobs_do_not_work_on_one_dataset(tmp_path, capsys):
+    source = write_folder(tmp_path / "photos", photographs(3))
+    folder = tmp_path / "cats"
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    assert prepared.run(tmp_path, source=source) == 1
+    assert "another job works on" in capsys.readouterr().err
+    os.close(descriptor)
+    assert prepared.run(tmp_path, source=source) == 0
 
 
 # === Mistakes ===

@@ -185,7 +185,7 @@ def test_authors_settings(name):
 
 # Generator's and discriminator's normalization, and whether each has noise.
 NETWORKS = {
-    "mnist": ("layer_norm", "layer_norm", False, False),
+    "mnist": ("token_scaling", "token_scaling", False, False),
     "cifar10": ("layer_norm", "layer_norm", False, True),
     "stl10": ("token_scaling", "token_scaling", False, True),
     "celeba_64": ("token_scaling", "layer_norm", False, False),

@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from pipeline.transform import BadImage
@@ -94,6 +95,18 @@ def test_a_turned_or_deep_file_is_not_kept():
     few = Image.fromarray(crop(3, 16, 16)[..., 0]).quantize(4).convert("L")
     shallow = encoded(few.convert("1"))
     assert pixels(made(shallow, channels=1).encoded).dtype == np.uint8
+
+
+def test_a_png_that_tensorflow_would_refuse_is_made_anew():
+    whole = encoded(crop(3, 16, 16))
+    without_end = whole[:-12]
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        tf.io.decode_image(without_end)
+    image = made(without_end)
+    assert image.encoded != without_end
+    np.testing.assert_array_equal(
+        tf.io.decode_image(image.encoded), crop(3, 16, 16)
+    )
 
 
 def test_jpeg_is_counted_as_stored():

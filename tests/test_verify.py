@@ -139,6 +139,7 @@ def test_another_file_among_the_shards(dataset, capsys):
         ({"encoded": encoded(crop(1, 16, 17))}, "its size is (17, 16), not"),
         ({"encoded": encoded(crop(1, 16, 16)[..., 0])}, "its mode is L, not"),
         ({"encoded": encoded(crop(1, 16, 16))[:99]}, "cannot be decoded"),
+        ({"encoded": encoded(crop(1, 16, 16))[:-12]}, "its image breaks off"),
         ({"height": 17}, "its size is"),
         (
             {"encoded": encoded(crop(1, 16, 16), "JPEG"), "format": "jpeg"},

@@ -11,12 +11,11 @@ from pipeline.sources.base import Source
 from pipeline.sources.base import SourceError
 from pipeline.sources.digits import Digits
 from pipeline.sources.folder import Folder
-from pipeline.sources.lsun import Lmdb
 
 __all__ = ["KINDS", "Item", "Source", "SourceError", "find_source"]
 
-_BY_PATH = {cls.kind: cls for cls in (Folder, Zip, Tar, CompressedTar, Lmdb)}
-KINDS = (*_BY_PATH, "tfds", "digits")
+_BY_PATH = {cls.kind: cls for cls in (Folder, Zip, Tar, CompressedTar)}
+KINDS = (*_BY_PATH, "lmdb", "tfds", "digits")
 _SUFFIXES = {
     ".zip": "zip",
     ".tar": "tar",
@@ -53,6 +52,13 @@ def find_source(
         return Tfds(path, split, tfds_data_dir)
     if not files.is_remote(path) and not os.path.exists(path):
         raise SourceError(f"there is no {kind} {path}: check the path")
+    # Workers may have another working directory.
+    path = files.absolute(path)
+    if kind == "lmdb":
+        # Only here: not every worker of a cluster has LMDB.
+        from pipeline.sources.lsun import Lmdb
+
+        return Lmdb(path)
     return _BY_PATH[kind](path)
 
 

@@ -9,6 +9,7 @@ from pipeline.sources.base import Item
 from pipeline.sources.base import Listed
 from pipeline.sources.base import Source
 from pipeline.sources.base import SourceError
+from pipeline.sources.base import as_key
 from pipeline.sources.base import is_unsafe
 from pipeline.transform import LARGEST_FILE
 from transgan_tf.images import SUFFIXES
@@ -53,15 +54,17 @@ def _is_image(name):
 
 
 def _key(name):
-    return name.removeprefix("./")
+    return as_key(name.removeprefix("./"))
 
 
-def _refusal(name, size):
+def _refusal(name, size, is_link=False):
     """Returns why a member is not to be read, or None."""
     if is_unsafe(name):
         return "its name points out of the archive"
     if size > LARGEST_FILE:
         return f"it claims to have {size:,} bytes"
+    if is_link:
+        return "it is a link to another member"
     return None
 
 
@@ -105,10 +108,25 @@ def _read_member(archive, member):
         return Item(name, error=error)
     try:
         return Item(name, archive.read(member))
+    except MemoryError:
+        raise
     except Exception as broken:
         # Of broken, encrypted or strangely packed members zipfile and its
         # decompressors raise nearly anything.
         return Item(name, error=f"it cannot be unpacked ({broken})")
+
+
+class _StrictHeader(tarfile.TarInfo):
+    """Where `tarfile` would take a damaged header for the archive's end."""
+
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
 
 
 class Tar(Archive):
@@ -119,13 +137,13 @@ class Tar(Archive):
     def listing(self):
         for member, _ in self.members("r:"):
             name = _key(member.name)
-            locator = (name, member.offset_data, member.size)
+            error = _refusal(name, member.size, member.islnk())
+            locator = (name, member.offset_data, member.size, error)
             yield Listed(name, member.size, locator)
 
     def read(self, task):
         with files.open_file(self.path) as file:
-            for name, offset, size in task:
-                error = _refusal(name, size)
+            for name, offset, size, error in task:
                 if error is None:
                     file.seek(offset)
                     yield Item(name, file.read(size))
@@ -136,9 +154,12 @@ class Tar(Archive):
         """Yields `(member, archive)` of the images, in the archive's order."""
         try:
             with files.open_file(self.path) as file:
-                with tarfile.open(fileobj=file, mode=mode) as archive:
+                with tarfile.open(
+                    fileobj=file, mode=mode, tarinfo=_StrictHeader
+                ) as archive:
                     for member in archive:
-                        if member.isreg() and _is_image(member.name):
+                        is_file = member.isreg() or member.islnk()
+                        if is_file and _is_image(member.name):
                             yield member, archive
         except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
             raise self.damaged(error) from None
@@ -161,6 +182,6 @@ class CompressedTar(Tar):
         (first,) = task
         for place, (member, archive) in enumerate(self.members("r|gz")):
             if place % COMPRESSED_TAR_TASKS == first:
-                error = _refusal(member.name, member.size)
+                error = _refusal(member.name, member.size, member.islnk())
                 data = b"" if error else archive.extractfile(member).read()
                 yield Item(_key(member.name), data, error=error)

@@ -118,6 +118,15 @@ class ListTasks(beam.PTransform):
         )
 
 
+def as_key(name: str) -> str:
+    """Returns a file's name as text that is always UTF-8.
+
+    A byte of a name on disk that is not shows as `\\xff`.
+    """
+    content = name.encode("utf-8", "surrogateescape")
+    return content.decode("utf-8", "backslashreplace")
+
+
 def is_unsafe(name: str) -> bool:
     """Tells whether an archive's name points out of the archive."""
     parts = name.replace("\\", "/").split("/")

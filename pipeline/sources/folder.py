@@ -1,6 +1,8 @@
 """A folder of image files, with its sub-folders."""
 
+import errno
 import os
+import stat
 from pathlib import PurePosixPath
 
 from apache_beam.io.filesystems import FileSystems
@@ -10,7 +12,13 @@ from pipeline.sources.base import Item
 from pipeline.sources.base import Listed
 from pipeline.sources.base import Source
 from pipeline.sources.base import SourceError
+from pipeline.sources.base import as_key
+from pipeline.transform import LARGEST_FILE
 from transgan_tf.images import SUFFIXES
+
+# What is wrong with the one file; other errors are of the machine, and a job
+# that went on would leave sound images out.
+_OF_THE_FILE = (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ELOOP)
 
 
 class Folder(Source):
@@ -29,47 +37,58 @@ class Folder(Source):
         self.path = path
 
     def listing(self):
-        for key, size, _ in self._found():
-            yield Listed(key, size, key)
+        for name, size, _ in self._found():
+            # As bytes: names on disk need not be text.
+            yield Listed(as_key(name), size, (os.fsencode(name), size))
 
     def modified(self):
         return max((modified for *_, modified in self._found()), default=0.0)
 
     def read(self, task):
-        for key in task:
-            try:
-                yield Item(key, files.read(files.join(self.path, key)))
-            except OSError as error:
-                reason = error.strerror or str(error)
-                yield Item(key, error=f"the file cannot be read ({reason})")
+        for name, size in task:
+            name = os.fsdecode(name)
+            data, error = b"", None
+            if size > LARGEST_FILE:
+                error = f"it has {size:,} bytes"
+            else:
+                try:
+                    data = files.read(files.join(self.path, name))
+                except OSError as refused:
+                    if refused.errno not in _OF_THE_FILE:
+                        raise
+                    error = f"the file cannot be read ({refused.strerror})"
+            yield Item(as_key(name), data, error=error)
 
     def _found(self):
-        """Yields `(key, size, time of change)` of each image file."""
+        """Yields `(name, size, time of change)` of each image file."""
         found = self._remote() if files.is_remote(self.path) else self._local()
-        for key, size, modified in found:
-            hidden = any(p.startswith(".") for p in PurePosixPath(key).parts)
-            if key.lower().endswith(SUFFIXES) and not hidden:
-                yield key, size, modified
+        for name, size, modified in found:
+            hidden = any(p.startswith(".") for p in PurePosixPath(name).parts)
+            if name.lower().endswith(SUFFIXES) and not hidden:
+                yield name, size, modified
 
     def _remote(self):
         root = self.path.rstrip("/") + "/"
         (result,) = FileSystems.match([f"{root}**"])
         for found in result.metadata_list:
-            key = found.path.removeprefix(root)
-            changed = found.last_updated_in_seconds
-            yield key, found.size_in_bytes, changed
+            name = found.path.removeprefix(root)
+            yield name, found.size_in_bytes, found.last_updated_in_seconds
 
     def _local(self):
-        for parent, _, names in os.walk(self.path, onerror=_refuse):
+        walk = os.walk(self.path, onerror=_refuse)
+        for parent, children, names in walk:
+            children[:] = [c for c in children if not c.startswith(".")]
             for name in names:
                 path = os.path.join(parent, name)
-                key = os.path.relpath(path, self.path).replace(os.sep, "/")
+                name = os.path.relpath(path, self.path).replace(os.sep, "/")
                 try:
                     status = os.stat(path)
-                    yield key, status.st_size, status.st_mtime
                 except OSError:
                     # A link to nothing: reading it will say so.
-                    yield key, 0, 0.0
+                    yield name, 0, 0.0
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    yield name, status.st_size, status.st_mtime
 
 
 def _refuse(error):

@@ -51,7 +51,7 @@ class Tfds(Source):
     def facts(self):
         info = self.builder.info
         split = info.splits[self.split]
-        text = f"{info.full_name} {self.split}"
+        text = f"{info.full_name} {self.split} {split.num_bytes}"
         digest = hashlib.sha256(text.encode()).hexdigest()
         return SourceFacts(self.kind, split.num_examples, digest)
 
