@@ -91,7 +91,7 @@ def _pipeline(options):
     except (AttributeError, ImportError, ValueError) as error:
         what = str(error).splitlines()[0]
         raise JobError(
-            f"Beam cannot make the runner ({what}): check --runner and its flags"
+            f"Beam cannot make the runner ({what}): check --runner"
         ) from None
 
 

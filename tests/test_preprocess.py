@@ -535,17 +535,18 @@ def test_a_killed_job_starts_again_and_ends_as_undisturbed(tmp_path):
     assert contents(folder) == expected
 
 
-def test_the_earlier_dataset_stays_until_the_new_one_is_finished(tmp_path):
-    made = prepare(
-        tmp_path, source=write_folder(tmp_path / "p", photographs(5))
-    )
+def test_the_earlier_dataset_stays_until_the_new_one_is_finished(
+    tmp_path, capsys
+):
+    source = write_folder(tmp_path / "photos", photographs(5))
+    made = prepare(tmp_path, source=source)
     before = contents(made)
-    words = ["--dataset=cats", f"--source={tmp_path / 'p'}", "--image_size=8"]
+    words = ["--dataset=cats", f"--source={source}", "--image_size=8"]
     words += [f"--output_dir={tmp_path}", "--overwrite"]
-    with pytest.raises(ValueError, match="NoSuch"):
-        prepared.preprocess.main([*words, "--runner=NoSuchRunner"])
+    assert prepared.preprocess.main([*words, "--runner=NoSuchRunner"]) == 1
+    assert "Beam cannot make the runner" in capsys.readouterr().err
     assert contents(made) == before
-    write_folder(tmp_path / "p", {"bad.png": b""})
+    write_folder(source, {"bad.png": b""})
     assert prepared.preprocess.main(words) == 1
     after = contents(made)
     assert b"bad.png" in after.pop("quarantine.jsonl")
