@@ -1,5 +1,6 @@
 """One job from start to end: its plan, its progress, its result."""
 
+import re
 import threading
 import time
 import uuid
@@ -27,6 +28,10 @@ from transgan_tf.manifest import DatasetSettings
 
 # How often the progress is looked at; on a remote file system that costs.
 LOCAL_SECONDS, REMOTE_SECONDS = 0.5, 15.0
+
+_OF_THE_MACHINE = (
+    r"(\w+\.)*(\w*OSError|PermissionError|MemoryError|SourceError)"
+)
 
 
 def make_plan(
@@ -73,9 +78,9 @@ def prepare(plan: Plan, source: Source, options, overwrite: bool) -> int:
     pipeline = _pipeline(options)
     start, started = time.monotonic(), time.time()
     with opened(plan):
+        create_pipeline(pipeline, source, plan)
         with Progress(plan):
-            create_pipeline(pipeline, source, plan)
-            pipeline.run().wait_until_finish()
+            _run(pipeline)
         outcome = read_outcome(plan)
     if not outcome.accepted:
         raise JobError(outcome.problem)
@@ -92,6 +97,20 @@ def _pipeline(options):
         what = str(error).splitlines()[0]
         raise JobError(
             f"Beam cannot make the runner ({what}): check --runner"
+        ) from None
+
+
+def _run(pipeline):
+    """Runs to the end; what the machine did to a worker becomes a sentence."""
+    try:
+        pipeline.run().wait_until_finish()
+    except RuntimeError as error:
+        # Beam passes a worker's exception on as the text of its traceback.
+        last = str(error).strip().splitlines()[-1]
+        if re.match(_OF_THE_MACHINE, last) is None:
+            raise
+        raise JobError(
+            f"a worker failed ({last}): mend that and start the job again"
         ) from None
 
 

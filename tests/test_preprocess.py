@@ -1,5 +1,6 @@
 """The preprocessing job on real photographs: sources, output, refusals."""
 
+import errno
 import fcntl
 import gzip
 import json
@@ -551,6 +552,21 @@ def test_the_earlier_dataset_stays_until_the_new_one_is_finished(
     after = contents(made)
     assert b"bad.png" in after.pop("quarantine.jsonl")
     assert after == {n: c for n, c in before.items() if n in after}
+
+
+def test_what_the_machine_does_is_told_in_one_sentence(
+    tmp_path, capsys, monkeypatch
+):
+    def read(path):
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    source = write_folder(tmp_path / "photos", photographs(3))
+    monkeypatch.setattr("pipeline.files.read", read)
+    assert prepared.run(tmp_path, source=source) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: a worker failed (OSError: [Errno 5]")
+    monkeypatch.undo()
+    assert prepared.run(tmp_path, source=source) == 0
 
 
 def test_anothers_tfrecords_are_not_ours(tmp_path, capsys):
