@@ -179,7 +179,7 @@ def test_a_run_without_a_checkpoint_may_be_changed(tmp_path):
 @pytest.mark.parametrize(
     ("images", "sentence"),
     [
-        (IMAGES[:, :11, :11], r"shape \(N, 12, 12, 3\), got \(21, 11, 11, 3\)"),
+        (IMAGES[:, :11, :11], "11 x 11 px in colour, and the networks take 12"),
         (IMAGES / 255, "must be uint8, got float64"),
         (IMAGES[:0], "at least one image"),
     ],
