@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 from PIL import Image
 
 from pipeline import preprocess
@@ -109,13 +108,8 @@ def run(arguments: Arguments) -> int:
 
 
 def main(argv=None) -> int:
-    arguments = tyro.cli(
-        Arguments,
-        args=cli.split_flags(argv),
-        prog="python -m pipeline.benchmark",
-        use_underscores=True,
-    )
-    return cli.answer(lambda: run(arguments))
+    command = "python -m pipeline.benchmark"
+    return cli.run(Arguments, run, command, argv, needs_tensorflow=False)
 
 
 if __name__ == "__main__":

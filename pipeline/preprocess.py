@@ -1,5 +1,6 @@
 """Turns images into checked TFRecords: `python -m pipeline.preprocess`."""
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,19 +100,10 @@ class Arguments:
                 f"{self.dataset!r} is no preset's name, so --image_size is "
                 "needed: the side of the images in pixels, such as 64"
             )
-        same = (
-            "format",
-            "quality",
-            "min_size",
-            "max_aspect",
-            "deduplicate",
-            "max_images",
-            "validation_fraction",
-            "shards",
-            "labels",
-        )
+        names = {f.name for f in dataclasses.fields(DatasetSettings)}
+        others = names - known.keys()
         return DatasetSettings(
-            **known, **{name: getattr(self, name) for name in same}
+            **known, **{name: getattr(self, name) for name in others}
         )
 
     def find_source(self):

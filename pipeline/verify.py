@@ -3,8 +3,6 @@
 import sys
 from dataclasses import dataclass
 
-import tyro
-
 from pipeline.quiet import import_beam_quietly
 from transgan_tf import cli
 
@@ -33,13 +31,8 @@ def run(arguments: Arguments) -> int:
 
 
 def main(argv=None) -> int:
-    arguments = tyro.cli(
-        Arguments,
-        args=cli.split_flags(argv),
-        prog="python -m pipeline.verify",
-        use_underscores=True,
-    )
-    return cli.answer(lambda: run(arguments))
+    command = "python -m pipeline.verify"
+    return cli.run(Arguments, run, command, argv, needs_tensorflow=False)
 
 
 if __name__ == "__main__":

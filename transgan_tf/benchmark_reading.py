@@ -1,5 +1,7 @@
 """How fast TFRecords are read: `python -m transgan_tf.benchmark_reading`."""
 
+import os
+import statistics
 import sys
 import time
 from dataclasses import dataclass
@@ -40,7 +42,7 @@ def bare(folder, count):
     dataset = tf.data.TFRecordDataset(paths).repeat().take(count)
     images = dataset.map(
         lambda record: to_unit_range(parse(record, channels)["image"]),
-        num_parallel_calls=tf.data.AUTOTUNE,
+        num_parallel_calls=os.cpu_count(),
     )
     return images.batch(BATCH, drop_remainder=True).prefetch(2)
 
@@ -65,14 +67,16 @@ def images_per_second(dataset, count) -> float:
 
 
 def act(arguments: Arguments) -> int:
-    """Prints images per second of both, measured in turns."""
+    """Prints images per second of both, medians of four turns each."""
     folder, count = arguments.dataset_dir, arguments.num_images
     rates = {bare: [], stream: []}
-    for _ in range(3):
+    for _ in range(5):
         for read, seen in rates.items():
             seen.append(images_per_second(read(folder, count), count))
-    # The first turn of each traces and fills the system's file cache.
-    bare_rate, stream_rate = (max(seen[1:]) for seen in rates.values())
+    # The first turn of each fills the system's file cache.
+    bare_rate, stream_rate = (
+        statistics.median(seen[1:]) for seen in rates.values()
+    )
     print(f"bare tf.data loop {bare_rate:7.0f} images/s")
     ratio = stream_rate / bare_rate
     print(f"training stream   {stream_rate:7.0f} images/s {ratio:5.2f} of it")

@@ -15,14 +15,21 @@ from transgan_tf.checked import UserError
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 
-def run(arguments_type: type, act: Callable, command: str, argv=None) -> int:
-    """Parses the command line of a program that uses TensorFlow, and acts.
+def run(
+    arguments_type: type,
+    act: Callable,
+    command: str,
+    argv=None,
+    needs_tensorflow=True,
+) -> int:
+    """Parses a command line and acts on it.
 
     Args:
         arguments_type: dataclass of the flags; its docstring is the help text.
         act: function of the parsed arguments that returns an exit status.
         command: how the command is called, for its help.
         argv: the words after it; those of the process by default.
+        needs_tensorflow: whether to import it first, without its notes.
 
     Returns:
         The exit status, see `answer`.
@@ -37,11 +44,12 @@ def run(arguments_type: type, act: Callable, command: str, argv=None) -> int:
         use_underscores=True,
     )
 
-    def act_with_tensorflow():
-        import_tensorflow_quietly()
+    def start():
+        if needs_tensorflow:
+            import_tensorflow_quietly()
         return act(arguments)
 
-    return answer(act_with_tensorflow)
+    return answer(start)
 
 
 def answer(act: Callable[[], int]) -> int:

@@ -43,14 +43,20 @@ class Store(Protocol):
     channels: int
     fingerprint: str
 
-    def image(self, place: tf.Tensor) -> tf.Tensor:
-        """Reads one image, within `tf.data`.
+    def take(self, places: tf.Tensor) -> tf.Tensor:
+        """Reads images as they are stored, within `tf.data`.
 
         Args:
-            place: scalar int64 below `count`.
+            places: int64 `(size,)`, below `count`.
 
         Returns:
-            uint8 `(image_size, image_size, channels)`.
+            `size` rows, each for `decode`.
+        """
+
+    def decode(self, stored: tf.Tensor) -> tf.Tensor:
+        """Returns one row of `take` as an image.
+
+        uint8 `(image_size, image_size, channels)`.
         """
 
 
@@ -115,11 +121,14 @@ class ArrayStore:
         checksum = zlib.crc32(np.ascontiguousarray(self.images))
         self.fingerprint = f"{self.count} images, CRC {checksum:08x}"
 
-    def image(self, place):
-        image = tf.numpy_function(
-            self.images.__getitem__, (place,), tf.uint8, stateful=False
+    def take(self, places):
+        images = tf.numpy_function(
+            self.images.__getitem__, (places,), tf.uint8, stateful=False
         )
-        return tf.ensure_shape(image, self.images.shape[1:])
+        return tf.ensure_shape(images, (None, *self.images.shape[1:]))
+
+    def decode(self, stored):
+        return stored
 
 
 def as_store(images) -> Store:
@@ -174,16 +183,22 @@ class RecordStore:
         checksum = hashlib.sha256(content).hexdigest()[:16]
         self.fingerprint = f"{self.count} images, SHA-256 {checksum}"
 
-    def image(self, place):
-        record = tf.numpy_function(
-            self.record, (place,), tf.string, stateful=False
+    def take(self, places):
+        records = tf.numpy_function(
+            self.records, (places,), tf.string, stateful=False
         )
-        image = parse(tf.ensure_shape(record, ()), self.channels)["image"]
+        return tf.ensure_shape(records, (None,))
+
+    def decode(self, stored):
+        image = parse(stored, self.channels)["image"]
         shape = (self.image_size, self.image_size, self.channels)
         return tf.ensure_shape(image, shape)
 
-    def record(self, place) -> bytes:
-        """Reads the serialized record at a place below `count`."""
+    def records(self, places) -> np.ndarray:
+        """Reads the serialized records at places below `count`."""
+        return np.array([self._record(p) for p in places], object)
+
+    def _record(self, place):
         number, offset, length = self.places[place]
         # Opening takes microseconds; thousands of files kept open do not go.
         with open(self.files[number], "rb", buffering=0) as file:

@@ -1,5 +1,7 @@
 """The stream of batches that training takes."""
 
+import os
+
 import tensorflow as tf
 
 from transgan_tf.configs import TrainingConfig
@@ -43,27 +45,26 @@ def step_batches(
     size = training.images_per_step
     seed = fold_in(root_seed(training.seed), _STREAM)
 
-    def draw(step):
-        """Returns place and flip of each of a step's images."""
+    def read(step):
+        """Reads a step's images; draws which of them are mirrored."""
         places = _places(step, size, store.count, fold_in(seed, _ORDER))
         key = fold_in(fold_in(seed, _FLIPS), step)
         chance = 0.5 if training.horizontal_flip else 0.0
-        return places, Draws(key, size).uniform() < chance
+        return store.take(places), Draws(key, size).uniform() < chance
 
-    def image(place, mirrored):
-        pixels = store.image(place)
+    def image(stored, mirrored):
+        pixels = store.decode(stored)
         pixels = tf.cond(
             mirrored, lambda: tf.reverse(pixels, [1]), lambda: pixels
         )
         return to_unit_range(pixels)
 
     steps = tf.data.Dataset.range(start_step, training.steps)
-    # Image by image: small enough for a core's cache, and on all cores.
-    images = (
-        steps.map(draw)
-        .unbatch()
-        .map(image, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    )
+    # Read by the step, since every call into Python costs; made image by image,
+    # each small enough for a core's cache, on all cores: AUTOTUNE at times
+    # settles for one (measured).
+    cores = {"num_parallel_calls": os.cpu_count(), "deterministic": True}
+    images = steps.map(read).prefetch(2).unbatch().map(image, **cores)
     return images.batch(size, drop_remainder=True).prefetch(2)
 
 
