@@ -181,7 +181,7 @@ def test_too_large_for_memory(tmp_path, monkeypatch):
     assert message.startswith(f"the 3 images in {tmp_path} would take 0.0 GiB")
     assert message.endswith(
         f"`python -m pipeline.preprocess --dataset=NAME --source={tmp_path} "
-        "--output_dir=data`"
+        "--image_size=64 --channels=3 --output_dir=data`"
     )
 
 

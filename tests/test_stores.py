@@ -152,6 +152,11 @@ def test_a_dataset_is_found_by_name_and_by_path(dataset):
 def test_a_job_that_has_not_ended_is_no_dataset(dataset, tmp_path):
     folder = shutil.copytree(dataset, tmp_path / "copy")
     (folder / "manifest.json").unlink()
+    (tmp_path / "cut" / f".work-{'0' * 32}").mkdir(parents=True)
+    write_folder(tmp_path / "failed", {"quarantine.jsonl": b"{}"})
     config = get_preset("cifar10").config
-    with pytest.raises(DataError, match="without a manifest.json, so the job"):
+    with pytest.raises(DataError, match="has no manifest.json, so the job"):
         load_dataset("copy", tmp_path, config)
+    for name in ("cut", "failed"):
+        with pytest.raises(DataError, match="has not ended well"):
+            load_dataset(name, tmp_path, config)

@@ -26,6 +26,7 @@ from transgan_tf.checkpoints import load_generator
 from transgan_tf.checkpoints import state
 from transgan_tf.data import DataError
 from transgan_tf.gan import make_gan
+from transgan_tf.stores import ArrayStore
 
 pytestmark = pytest.mark.usefixtures("freed_graphs")
 
@@ -332,6 +333,37 @@ def test_a_grid_that_cannot_be_written_costs_no_step(run, tmp_path):
     with pytest.raises(OSError):
         train(run_config(steps=5), folder)
     assert CheckpointFolder(folder / "checkpoints").latest().name[-1] == "5"
+
+
+class Failing(ArrayStore):
+    """Images of which the fourth reading fails."""
+
+    readings = 0
+
+    def take(self, places):
+        def read(places):
+            self.readings += 1
+            if self.readings == 4:
+                raise DataError("the file is damaged")
+            return self.images[places]
+
+        images = tf.numpy_function(read, (places,), tf.uint8)
+        return tf.ensure_shape(images, (None, *self.images.shape[1:]))
+
+
+def test_an_image_that_cannot_be_read_stops_the_run(run, tmp_path):
+    with pytest.raises(DataError) as error:
+        train(run_config(steps=5), tmp_path / "run", Failing(IMAGES))
+    assert "an image cannot be read (the file is damaged): check the" in str(
+        error.value
+    )
+    # The checkpoint before it is whole: the run ends as an undisturbed one.
+    folder = CheckpointFolder(tmp_path / "run" / "checkpoints")
+    assert folder.latest().name == "step-000000003"
+    assert train(run_config(steps=5), tmp_path / "run") == 0
+    expected, actual = arrays_of(run), arrays_of(tmp_path / "run")
+    for name in expected:
+        np.testing.assert_array_equal(actual[name], expected[name], name)
 
 
 def test_a_configuration_that_cannot_be_read_is_named(tmp_path):

@@ -121,21 +121,17 @@ def _sentence(error):
     if isinstance(error, (UserError, OSError)):
         return str(error)
     if isinstance(error, MemoryError):
-        return _out_of_memory(error)
+        return f"memory ran out ({error})"
     if "tensorflow" not in sys.modules:
         return None
     from tensorflow import errors
 
     if isinstance(error, errors.ResourceExhaustedError):
-        return _out_of_memory(error)
+        return (
+            f"memory or disk ran out ({error.message.splitlines()[0]}): "
+            "training takes less memory with a smaller --batch_size or a "
+            "larger training.accumulation"
+        )
     if isinstance(error, errors.PermissionDeniedError):
         return error.message
     return None
-
-
-def _out_of_memory(error):
-    what = (str(error) or "MemoryError").splitlines()[0]
-    return (
-        f"memory or disk ran out ({what}): training takes less memory with "
-        "a smaller --batch_size or a larger training.accumulation"
-    )

@@ -20,6 +20,7 @@ from transgan_tf.images import SUFFIXES
 from transgan_tf.images import embedded_digits
 from transgan_tf.images import fit_image
 from transgan_tf.manifest import MANIFEST
+from transgan_tf.manifest import QUARANTINE
 from transgan_tf.presets import get_preset
 from transgan_tf.presets import preset_names
 from transgan_tf.stores import DataError
@@ -77,11 +78,12 @@ def open_folder(folder, image_size, channels):
     """
     if Path(folder, MANIFEST).is_file():
         return RecordStore(folder)
-    if any(Path(folder).glob("*.tfrecord")):
+    unfinished = ("*.tfrecord", ".work-*", QUARANTINE)
+    if any(any(Path(folder).glob(name)) for name in unfinished):
         raise DataError(
-            f"{folder} holds TFRecords without a {MANIFEST}, so the job that "
-            "made them has not ended: start `python -m pipeline.preprocess` "
-            "again as before"
+            f"{folder} has no {MANIFEST}, so the job that was to make the "
+            "dataset has not ended well: start `python -m pipeline.preprocess` "
+            "again"
         )
     return load_folder(folder, image_size, channels)
 
@@ -98,11 +100,18 @@ def _is_folder(path):
 def unknown_dataset(dataset: str, data_dir) -> str:
     """Returns the sentence about a dataset that is not there."""
     if dataset in preset_names():
-        source = get_preset(dataset).dataset.usual_source
+        facts = get_preset(dataset).dataset
+        if facts.builder:
+            return (
+                f"there is no dataset {dataset!r} in {data_dir}: prepare it by "
+                f"`python -m pipeline.preprocess --dataset={dataset} "
+                f"--output_dir={data_dir}`"
+            )
         return (
             f"there is no dataset {dataset!r} in {data_dir}: prepare it by "
             f"`python -m pipeline.preprocess --dataset={dataset} "
-            f"--source=PATH --output_dir={data_dir}`, where PATH holds {source}"
+            f"--source=PATH --output_dir={data_dir}`, where PATH holds "
+            f"{facts.usual_source}"
         )
     known = [*preset_names(), *_folders_in(data_dir)]
     return (
@@ -226,7 +235,7 @@ def _check_memory(folder, shape):
             f"{size / 2**30:.1f} GiB of memory and more than "
             f"{LARGEST_IN_MEMORY / 2**30:.0f} are not read: make TFRecords by "
             f"`python -m pipeline.preprocess --dataset=NAME --source={folder} "
-            "--output_dir=data`"
+            f"--image_size={shape[1]} --channels={shape[3]} --output_dir=data`"
         )
 
 

@@ -133,9 +133,7 @@ class ArrayStore:
 
 def as_store(images) -> Store:
     """Returns a store as it is, and an array as an `ArrayStore`."""
-    if isinstance(images, ArrayStore | RecordStore):
-        return images
-    return ArrayStore(images)
+    return images if hasattr(images, "decode") else ArrayStore(images)
 
 
 # === TFRecords ===
@@ -202,7 +200,10 @@ class RecordStore:
         number, offset, length = self.places[place]
         # Opening takes microseconds; thousands of files kept open do not go.
         with open(self.files[number], "rb", buffering=0) as file:
-            return os.pread(file.fileno(), length, offset)
+            record = os.pread(file.fileno(), length, offset)
+        if len(record) < length:
+            raise _damaged(self.files[number], "it breaks off")
+        return record
 
 
 def _find_records(path, shard, number):
