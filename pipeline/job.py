@@ -29,9 +29,7 @@ from transgan_tf.manifest import DatasetSettings
 # How often the progress is looked at; on a remote file system that costs.
 LOCAL_SECONDS, REMOTE_SECONDS = 0.5, 15.0
 
-_OF_THE_MACHINE = (
-    r"(\w+\.)*(\w*OSError|PermissionError|MemoryError|SourceError)"
-)
+_OF_THE_MACHINE = r"^(?:[\w.]+\.)?((?:OS|IO|Memory|Source)Error: .*)"
 
 
 def make_plan(
@@ -106,11 +104,11 @@ def _run(pipeline):
         pipeline.run().wait_until_finish()
     except RuntimeError as error:
         # Beam passes a worker's exception on as the text of its traceback.
-        last = str(error).strip().splitlines()[-1]
-        if re.match(_OF_THE_MACHINE, last) is None:
+        told = re.findall(_OF_THE_MACHINE, str(error), re.MULTILINE)
+        if not told:
             raise
         raise JobError(
-            f"a worker failed ({last}): mend that and start the job again"
+            f"a worker failed ({told[-1]}): mend that and start the job again"
         ) from None
 
 
