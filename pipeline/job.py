@@ -29,7 +29,11 @@ from transgan_tf.manifest import DatasetSettings
 # How often the progress is looked at; on a remote file system that costs.
 LOCAL_SECONDS, REMOTE_SECONDS = 0.5, 15.0
 
-_OF_THE_MACHINE = r"^(?:[\w.]+\.)?((?:OS|IO|Memory|Source)Error: .*)"
+# Lines of tracebacks that tell of the machine or the source, not of our code.
+_OF_THE_MACHINE = (
+    r"^(?:[\w.]+\.)?"
+    r"((?:OS|IO|BeamIO|Permission|FileNotFound|Memory|Source)Error: .*)"
+)
 
 
 def make_plan(

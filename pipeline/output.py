@@ -104,15 +104,20 @@ def _locked(folder):
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, folder)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor, folder):
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise JobError(
             f"another job works on {folder}: wait for it, or choose another "
             "--dataset name"
         ) from None
-    finally:
-        os.close(descriptor)
 
 
 def remove_work(folder: str, but: str = "") -> None:
