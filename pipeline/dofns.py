@@ -14,7 +14,12 @@ from pipeline import files
 from pipeline.layout import folder_of
 from pipeline.layout import labels_by_folder
 from pipeline.output import replace_shards
+from pipeline.results import BAD
+from pipeline.results import ENTRY
+from pipeline.results import FOLDER
+from pipeline.results import LEFT_OUT
 from pipeline.results import OUTCOME
+from pipeline.results import SEEN
 from pipeline.results import Plan
 from pipeline.results import Results
 from pipeline.sources import Source
@@ -30,13 +35,6 @@ from transgan_tf.manifest import QUARANTINE
 from transgan_tf.manifest import STATISTICS
 from transgan_tf.manifest import Shard
 from transgan_tf.records import encode
-
-# Kinds of what a DoFn yields, as pairs of kind and value: an entry that goes
-# on, a row of the quarantine, why a sound image was left out, and how many
-# images were read. Beam's own tagged outputs do not work on all its runners
-# (DaskRunner mixes them up, and drops what `finish_bundle` yields).
-ENTRY, BAD, LEFT_OUT, SEEN = "entry", "bad", "left_out", "seen"
-FOLDER = "folder"
 
 
 def bad_row(key: str, stage: str, reason: str) -> tuple[str, dict]:

@@ -36,7 +36,7 @@ def beam_options(flags: list[str], arguments_type: type) -> PipelineOptions:
                 f"unknown flag {flag}, neither ours nor Beam's"
                 f"{nearest(flag.partition('=')[0], own)}"
             )
-        flags = [*_local_defaults(known, runner), *flags]
+        flags = [*_local_defaults(runner), *flags]
     return PipelineOptions(flags)
 
 
@@ -47,7 +47,7 @@ def _parse(flags):
     return parsers[0].parse_known_args(flags)
 
 
-def _local_defaults(known, runner):
+def _local_defaults(runner):
     return [
         f"--runner={runner}",
         f"--direct_num_workers={os.cpu_count()}",

@@ -56,23 +56,23 @@ class Arguments:
     """1 for grey, 3 for colour."""
     crop: Literal["center", "none"] | None = None
     """The largest centred square, or none to refuse what is not square."""
-    format: Literal["png", "jpeg"] = "png"
+    format: Literal["png", "jpeg"] = DatasetSettings.format
     """Of the stored images."""
-    quality: int = 95
+    quality: int = DatasetSettings.quality
     """Of JPEG."""
-    min_size: int = 1
+    min_size: int = DatasetSettings.min_size
     """Leave out images whose shorter side has fewer pixels."""
-    max_aspect: float | None = None
+    max_aspect: float | None = DatasetSettings.max_aspect
     """Leave out images that are so many times longer than short."""
-    deduplicate: bool = False
+    deduplicate: bool = DatasetSettings.deduplicate
     """Keep one of the files that have the same bytes."""
-    max_images: int | None = None
+    max_images: int | None = DatasetSettings.max_images
     """Keep at most so many."""
-    validation_fraction: float = 0.0
+    validation_fraction: float = DatasetSettings.validation_fraction
     """Share of the images that goes into the split validation."""
-    shards: int = 16
+    shards: int = DatasetSettings.shards
     """Number of files of the split train."""
-    labels: bool = True
+    labels: bool = DatasetSettings.labels
     """Whether sub-folders, or the source's classes, give labels."""
     max_bad_fraction: float = 0.01
     """Share of bad images above which the job fails."""
@@ -81,12 +81,7 @@ class Arguments:
 
     def settings(self) -> DatasetSettings:
         """Returns the flags' settings, completed by the preset's."""
-        given = {
-            "image_size": self.image_size,
-            "channels": self.channels,
-            "crop": self.crop,
-        }
-        known = {"channels": 3, "crop": "center"}
+        known = {}
         if self.dataset in preset_names():
             preset = get_preset(self.dataset)
             known = {
@@ -94,17 +89,15 @@ class Arguments:
                 "channels": preset.channels,
                 "crop": preset.dataset.crop,
             }
-        known |= {k: v for k, v in given.items() if v is not None}
+        names = [field.name for field in dataclasses.fields(DatasetSettings)]
+        flags = {name: getattr(self, name) for name in names}
+        known |= {k: v for k, v in flags.items() if v is not None}
         if "image_size" not in known:
             raise ConfigError(
                 f"{self.dataset!r} is no preset's name, so --image_size is "
                 "needed: the side of the images in pixels, such as 64"
             )
-        names = {f.name for f in dataclasses.fields(DatasetSettings)}
-        others = names - known.keys()
-        return DatasetSettings(
-            **known, **{name: getattr(self, name) for name in others}
-        )
+        return DatasetSettings(**known)
 
     def find_source(self):
         """Returns the source that is given, or the preset's usual one."""

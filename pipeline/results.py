@@ -15,6 +15,14 @@ from transgan_tf.manifest import Manifest
 from transgan_tf.manifest import SourceFacts
 from transgan_tf.version import __version__
 
+# What workers send comes as pairs of kind and value: an entry that goes on, a
+# row of the quarantine, why a sound image was left out, how many images were
+# read, a folder that may be a class, a finished shard. Beam's own tagged
+# outputs do not work on all its runners (DaskRunner mixes them up, and drops
+# what `finish_bundle` yields).
+ENTRY, BAD, LEFT_OUT, SEEN = "entry", "bad", "left_out", "seen"
+FOLDER, SHARD = "folder", "shard"
+
 # In the folder of work: the launcher reads what the workers found.
 OUTCOME = "outcome.json"
 # Changes when the same settings and source begin to make other records.
@@ -85,17 +93,18 @@ class Results:
         self.seen = 0
 
     def add(self, kind: str, value) -> None:
-        """Takes in one part; `kind` is one of the names below."""
-        if kind == "shard":
+        """Takes in one part; of what was left out, a reason and a number."""
+        if kind == SHARD:
             self.shards.append(value)
             self.shards.sort(key=lambda pair: pair[0].name)
-        elif kind == "bad":
+        elif kind == BAD:
             self.bad.append(value)
-        elif kind == "left_out":
-            self.left_out.update([value[0]] * value[1])
-        elif kind == "folder":
+        elif kind == LEFT_OUT:
+            reason, number = value
+            self.left_out[reason] += number
+        elif kind == FOLDER:
             self.folders.append(value)
-        elif kind == "seen":
+        elif kind == SEEN:
             self.seen += value
         else:
             raise ValueError(f"unknown part {kind!r}")
@@ -113,9 +122,11 @@ class Results:
 
     def outcome(self, plan: Plan) -> Outcome:
         images, bad = self.images(), len(self.bad)
-        left_out = dict(sorted(self.left_out.items()))
         problem = self._problem(plan)
-        return Outcome(not problem, problem, images, bad, left_out)
+        return Outcome(not problem, problem, images, bad, self._left_out())
+
+    def _left_out(self):
+        return dict(sorted(self.left_out.items()))
 
     def _problem(self, plan):
         bad, listed = len(self.bad), plan.source.count
@@ -158,7 +169,7 @@ class Results:
         content = {
             "images": self.images(),
             "quarantined": len(self.bad),
-            "left_out": dict(sorted(self.left_out.items())),
+            "left_out": self._left_out(),
             "shorter_side_of_sources": total.shorter_side_bins(),
             "channels": total.channels(),
             "labels": total.label_counts(self.classes(plan)),

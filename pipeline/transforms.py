@@ -1,12 +1,7 @@
-"""The floors of the job: labelled PTransforms, from items to an outcome."""
+"""The floors of the job: labelled PTransforms, from tasks to an outcome."""
 
 import apache_beam as beam
 
-from pipeline.dofns import BAD
-from pipeline.dofns import ENTRY
-from pipeline.dofns import FOLDER
-from pipeline.dofns import LEFT_OUT
-from pipeline.dofns import SEEN
 from pipeline.dofns import Finish
 from pipeline.dofns import KeepFirst
 from pipeline.dofns import KeepSmallest
@@ -15,6 +10,12 @@ from pipeline.dofns import WriteShard
 from pipeline.layout import folder_of
 from pipeline.layout import shard_names
 from pipeline.layout import shard_of
+from pipeline.results import BAD
+from pipeline.results import ENTRY
+from pipeline.results import FOLDER
+from pipeline.results import LEFT_OUT
+from pipeline.results import SEEN
+from pipeline.results import SHARD
 from pipeline.results import Plan
 from pipeline.sources import Source
 
@@ -140,11 +141,11 @@ def create_pipeline(pipeline, source: Source, plan: Plan) -> None:
     others = (made, others) | "All others" >> beam.Flatten()
     left_out = _only(others, LEFT_OUT, "Not written")
     results = {
-        "shard": shards,
-        "bad": _only(others, BAD, "Not written"),
-        "left_out": left_out | beam.combiners.Count.PerElement(),
-        "folder": folders,
-        "seen": _only(made, SEEN, "Read"),
+        SHARD: shards,
+        BAD: _only(others, BAD, "Not written"),
+        LEFT_OUT: left_out | beam.combiners.Count.PerElement(),
+        FOLDER: folders,
+        SEEN: _only(made, SEEN, "Read"),
     }
     (
         [_result(kind, values) for kind, values in results.items()]

@@ -6,16 +6,14 @@ from pipeline import files
 from pipeline.sources.archives import CompressedTar
 from pipeline.sources.archives import Tar
 from pipeline.sources.archives import Zip
-from pipeline.sources.base import Item
 from pipeline.sources.base import Source
 from pipeline.sources.base import SourceError
 from pipeline.sources.digits import Digits
 from pipeline.sources.folder import Folder
 
-__all__ = ["KINDS", "Item", "Source", "SourceError", "find_source"]
+__all__ = ["Source", "SourceError", "find_source"]
 
 _BY_PATH = {cls.kind: cls for cls in (Folder, Zip, Tar, CompressedTar)}
-KINDS = (*_BY_PATH, "lmdb", "tfds", "digits")
 _SUFFIXES = {
     ".zip": "zip",
     ".tar": "tar",
@@ -35,7 +33,7 @@ def find_source(
     Args:
         path: of a folder, an archive or an LMDB environment; the name of a
             tensorflow-datasets builder; or `"digits"`.
-        kind: one of `KINDS`; told from the path if left out.
+        kind: a source's `kind`; told from the path if left out.
         split: of a builder.
         tfds_data_dir: where builders' data lies.
 
