@@ -36,6 +36,15 @@ def encoded(pixels, format: str = "PNG", **options) -> bytes:
     return file.getvalue()
 
 
+def photographs(count, format="JPEG", first=0, **size):
+    """Returns image files of crops by name."""
+    suffix = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}[format]
+    numbers = range(first, first + count)
+    return {
+        f"{n:04d}.{suffix}": encoded(crop(n, **size), format) for n in numbers
+    }
+
+
 def sound_files() -> dict[str, bytes]:
     """Returns one file of every form that is read, by name."""
     image = [Image.fromarray(crop(number)) for number in range(20)]

@@ -1,6 +1,7 @@
 """Runs the preprocessing job in tests, and reads what it made."""
 
 import io
+import json
 
 import numpy as np
 from PIL import Image
@@ -46,3 +47,9 @@ def images(folder, split="train"):
 def contents(folder):
     """Returns the bytes of every file of a dataset, by name."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def quarantine(folder):
+    """Returns the rows of a dataset's quarantine."""
+    lines = (folder / "quarantine.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]

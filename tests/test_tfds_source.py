@@ -13,6 +13,7 @@ from tests.prepared import records
 from transgan_tf.manifest import load_manifest
 
 COUNTS = {"train": 37, "unlabelled": 5}
+BUILDER = {"source": "crops", "source_type": "tfds"}
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +47,7 @@ def data_dir(tmp_path_factory):
 def test_files_are_kept_as_the_builder_stored_them(data_dir, tmp_path):
     made = prepare(
         tmp_path,
-        source="crops",
-        source_type="tfds",
+        **BUILDER,
         tfds_data_dir=data_dir,
         split="train+unlabelled",
     )
@@ -77,8 +77,7 @@ def test_files_are_kept_as_the_builder_stored_them(data_dir, tmp_path):
 def test_other_sizes_are_resized(data_dir, tmp_path):
     made = prepare(
         tmp_path,
-        source="crops",
-        source_type="tfds",
+        **BUILDER,
         tfds_data_dir=data_dir,
         image_size=8,
         direct_running_mode="multi_processing",
@@ -101,7 +100,7 @@ def test_other_sizes_are_resized(data_dir, tmp_path):
 def test_what_a_builder_does_not_have(
     flags, sentence, data_dir, tmp_path, capsys
 ):
-    flags = {"source": "crops", "source_type": "tfds"} | flags
+    flags = BUILDER | flags
     assert prepared.run(tmp_path, tfds_data_dir=data_dir, **flags) == 1
     assert sentence in capsys.readouterr().err
 

@@ -1,0 +1,216 @@
+"""Sources of the preprocessing job: folders, archives, LMDB, digits."""
+
+import gzip
+import json
+import os
+import tarfile
+
+import numpy as np
+import pytest
+
+from tests import prepared
+from tests.photos import crop
+from tests.photos import encoded
+from tests.photos import photographs
+from tests.photos import write_folder
+from tests.photos import write_lmdb
+from tests.photos import write_tar
+from tests.photos import write_zip
+from tests.prepared import images
+from tests.prepared import prepare
+from tests.prepared import quarantine
+from tests.prepared import records
+from transgan_tf import data
+from transgan_tf.manifest import load_manifest
+
+
+def test_archives_hold_the_same_images(tmp_path):
+    files = {f"./{c}/{n}": f for c in "ab" for n, f in photographs(3).items()}
+    sources = [
+        write_folder(tmp_path / "folder", files),
+        write_zip(tmp_path / "photos.zip", files),
+        write_tar(tmp_path / "photos.tar", files),
+        write_tar(tmp_path / "photos.tar.gz", files, "w:gz"),
+    ]
+    made = [
+        prepare(tmp_path / str(number), source=source)
+        for number, source in enumerate(sources)
+    ]
+    for folder, kind in zip(made, ("zip", "tar", "tar.gz"), strict=False):
+        assert records(folder) == records(made[0]), kind
+    manifest = load_manifest(made[3])
+    assert manifest.source.kind == "tar.gz"
+    assert manifest.classes == ("a", "b")
+    for record in records(made[3]):
+        assert record["label"] == "ab".index(record["filename"][0])
+    statistics = json.loads((made[1] / "statistics.json").read_bytes())
+    assert statistics["labels"] == {"a": 3, "b": 3}
+
+
+def test_labels_can_be_left_out(tmp_path):
+    files = {f"{c}/x.png": encoded(crop(1)) for c in "ab"}
+    source = write_folder(tmp_path / "folder", files)
+    flags = ["--dataset=cats", f"--source={source}", "--image_size=16"]
+    output = [f"--output_dir={tmp_path}", "--no_labels"]
+    assert prepared.preprocess.main([*flags, *output]) == 0
+    assert load_manifest(tmp_path / "cats").classes == ()
+    assert {r["label"] for r in records(tmp_path / "cats")} == {None}
+
+
+def test_members_that_are_unsafe_hidden_or_encrypted(tmp_path):
+    file = encoded(crop(1))
+    files = {
+        "../out.png": file,
+        "/root.png": file,
+        "a/../../b.png": file,
+        "__MACOSX/._a.png": b"of a Mac",
+        ".hidden.png": b"hidden",
+        "good.png": file,
+        "readme.txt": b"no image",
+    }
+    for source in (
+        write_zip(tmp_path / "a.zip", files),
+        write_tar(tmp_path / "a.tar", files),
+        write_tar(tmp_path / "a.tgz", files, "w:gz"),
+    ):
+        output = tmp_path / source.suffix
+        made = prepare(output, source=source, max_bad_fraction=0.9)
+        assert set(images(made)) == {"good.png"}
+        rows = quarantine(made)
+        assert {row["source"] for row in rows} == set(list(files)[:3])
+        assert {row["reason"] for row in rows} == {
+            "its name points out of the archive"
+        }
+    assert not (tmp_path.parent / "out.png").exists()
+
+
+def test_a_zip_member_whose_data_is_broken(tmp_path):
+    files = photographs(300, "PNG", height=9, width=9)
+    path = write_zip(tmp_path / "a.zip", files)
+    content = bytearray(path.read_bytes())
+    content[200] ^= 255
+    path.write_bytes(content)
+    made = prepare(tmp_path, source=path)
+    (row,) = quarantine(made)
+    assert row["source"] == "0000.png"
+    assert "it cannot be unpacked" in row["reason"]
+    assert load_manifest(made).count("train") == 299
+
+
+def test_two_members_of_one_name(tmp_path):
+    path = tmp_path / "a.tar"
+    files = photographs(3)
+    write_tar(path, files)
+    write_tar(path, {"0000.jpg": encoded(crop(77), "JPEG")}, "a")
+    made = prepare(tmp_path, source=path, max_bad_fraction=0.3)
+    assert set(images(made)) == set(files)
+    assert quarantine(made) == [
+        {
+            "source": "0000.jpg",
+            "stage": "list",
+            "reason": "another image has the same name",
+        }
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
+def test_a_damaged_archive_is_refused(suffix, tmp_path, capsys):
+    path = tmp_path / f"a{suffix}"
+    files = photographs(20)
+    if suffix == ".zip":
+        write_zip(path, files)
+    else:
+        write_tar(path, files, "w:gz" if suffix == ".tar.gz" else "w")
+    path.write_bytes(path.read_bytes()[:-9000])
+    assert prepared.run(tmp_path, source=path) == 1
+    assert "it is damaged or not complete" in capsys.readouterr().err
+    assert not (tmp_path / "cats").exists()
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_damaged_header_within_a_tar_is_not_taken_for_its_end(
+    mode, tmp_path, capsys
+):
+    path = write_tar(tmp_path / "a.tar", photographs(9))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"0004.jpg")
+    content[place] ^= 1
+    if mode == "w:gz":
+        content = gzip.compress(content)
+        path = tmp_path / "a.tar.gz"
+    path.write_bytes(content)
+    assert prepared.run(tmp_path, source=path) == 1
+    assert "(bad checksum): it is damaged" in capsys.readouterr().err
+
+
+def test_links_within_a_tar_are_named(tmp_path):
+    path = write_tar(tmp_path / "a.tar", photographs(3))
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "0000.jpg"
+        archive.addfile(link)
+    made = prepare(tmp_path, source=path, max_bad_fraction=0.3)
+    (row,) = quarantine(made)
+    assert row["source"] == "link.jpg"
+    assert row["reason"] == "it is a link to another member"
+
+
+def test_names_that_are_not_text(tmp_path):
+    source = write_folder(tmp_path / "photos", photographs(2))
+    latin = os.fsencode(source) + b"/caf\xe9/\xff.png"
+    os.mkdir(os.path.dirname(latin))
+    with open(latin, "wb") as file:
+        file.write(encoded(crop(5)))
+    made = prepare(tmp_path, source=source)
+    assert set(images(made)) == {"0000.jpg", "0001.jpg", "caf\\xe9/\\xff.png"}
+
+
+def test_a_file_too_large_or_that_is_none(tmp_path):
+    source = write_folder(tmp_path / "photos", photographs(9))
+    with open(source / "huge.png", "wb") as file:
+        file.truncate(600 * 2**20)
+    os.mkfifo(source / "pipe.png")
+    (source / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    made = prepare(tmp_path, source=source, max_bad_fraction=0.2)
+    reasons = {row["source"]: row["reason"] for row in quarantine(made)}
+    assert reasons == {
+        "huge.png": "it has 629,145,600 bytes",
+        "lost.png": "the file cannot be read (No such file or directory)",
+    }
+
+
+def test_an_lmdb_like_lsuns(tmp_path):
+    files = photographs(70, "WEBP") | photographs(30, "JPEG", 100)
+    files |= {"empty": b""}
+    source = write_lmdb(tmp_path / "church_outdoor_train_lmdb", files)
+    made = prepare(tmp_path, source=source, max_bad_fraction=0.02)
+    assert load_manifest(made).source.kind == "lmdb"
+    assert load_manifest(made).count("train") == 100
+    as_files = {name: file for name, file in files.items() if file}
+    folder = write_folder(tmp_path / "folder", as_files)
+    pixels = data.load_folder(folder, 16, 3)
+    found = images(made)
+    for key, image in zip(sorted(as_files), pixels, strict=True):
+        np.testing.assert_array_equal(found[key], image)
+    (row,) = quarantine(made)
+    assert row == {
+        "source": "empty",
+        "stage": "read",
+        "reason": "the file is empty",
+    }
+
+
+def test_the_embedded_digits(tmp_path):
+    made = prepare(
+        tmp_path, dataset="mnist", image_size=28, max_images=300, shards=2
+    )
+    found = images(made)
+    digits, labels = data.embedded_digits()
+    assert len(found) == 300
+    for record in records(made):
+        index = int(record["filename"].removeprefix("digit-"))
+        np.testing.assert_array_equal(
+            found[record["filename"]], digits[index, ..., 0]
+        )
+        assert record["label"] == labels[index]
+    assert load_manifest(made).classes == tuple("0123456789")
