@@ -60,12 +60,14 @@ TORCH = ["torch==2.13.0"]
 DASK = [*PIPELINE, "dask==2026.8.0", "distributed==2026.8.0"]
 
 # What `make test` and `make lint` need, and no more: the tests write videos,
-# prepare datasets, and take the photographs that scikit-learn ships.
+# prepare datasets, and take the photographs that scikit-learn and
+# scikit-image ship.
 DEV = [
     "pytest==9.2.0",
     "pytest-xdist==3.8.0",
     "ruff==0.17.6",
     "scikit-learn==1.9.1",
+    "scikit-image==0.26.0",
     *VIDEO,
     *DASK,
 ]

@@ -1,4 +1,4 @@
-"""Real photographs as sources: crops of those that scikit-learn ships."""
+"""Real photographs as sources: crops of those that two packages ship."""
 
 import io
 import struct
@@ -9,9 +9,19 @@ import zlib
 import lmdb
 import numpy as np
 from PIL import Image
+from skimage import data
 from sklearn.datasets import load_sample_images
 
-PHOTOGRAPHS = [np.asarray(image) for image in load_sample_images().images]
+# A pagoda and a flower; a face, a cat, a cup, galaxies and a rocket: these five
+# come inside scikit-image's wheel, its others would be downloaded.
+PHOTOGRAPHS = [
+    *load_sample_images().images,
+    data.astronaut(),
+    data.chelsea(),
+    data.coffee(),
+    data.hubble_deep_field(),
+    data.rocket(),
+]
 ORIENTATION = 0x0112
 
 
@@ -20,7 +30,7 @@ def crop(number: int, height: int = 31, width: int = 45) -> np.ndarray:
 
     uint8 `(height, width, 3)`.
     """
-    photograph = PHOTOGRAPHS[number % 2]
+    photograph = PHOTOGRAPHS[number % len(PHOTOGRAPHS)]
     rng = np.random.default_rng(number)
     top = rng.integers(photograph.shape[0] - height)
     left = rng.integers(photograph.shape[1] - width)
