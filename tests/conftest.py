@@ -2,6 +2,8 @@
 
 import gc
 import os
+import shutil
+import tempfile
 
 import pytest
 
@@ -14,3 +16,15 @@ def freed_graphs():
     """Collects a test's graphs, whose cycles would fill the memory."""
     yield
     gc.collect()
+
+
+def pytest_configure(config):
+    """Gives the tests a cache of their own, which their processes share."""
+    if not hasattr(config, "workerinput"):
+        config.test_cache = tempfile.mkdtemp(prefix="transgan-tf-tests-")
+        os.environ["XDG_CACHE_HOME"] = config.test_cache
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(config.test_cache, ignore_errors=True)

@@ -16,6 +16,7 @@ ROOMS = ("transgan_tf", "pipeline", "serving")
 # them has a place of its own. A new module needs a place here.
 FLOORS = (
     (
+        "caching",
         "checked",
         "configs",
         "images",
@@ -31,7 +32,9 @@ FLOORS = (
     ("optimizers", "splitting"),
     ("gan",),
     ("stores",),
-    ("callbacks", "checkpoints", "data", "metrics", "runs", "stream"),
+    ("checkpoints", "data", "metrics", "runs", "stream"),
+    ("callbacks", "evaluation"),
+    ("evaluating",),
     ("training",),
     (
         "benchmark",

@@ -300,10 +300,28 @@ BROKEN = [
         "got nan",
     ),
     (
-        lambda: EvaluationConfig(num_images=0),
+        lambda: EvaluationConfig(num_images=1),
         "evaluation.num_images",
-        "at least 1",
-        "got 0",
+        "at least 2",
+        "got 1",
+    ),
+    (
+        lambda: EvaluationConfig(metrics="fid,kdi"),
+        "evaluation.metrics",
+        "must be one of fid, is, kid",
+        "got 'kdi'; did you mean 'kid'?",
+    ),
+    (
+        lambda: EvaluationConfig(seed=2**62 - 50_000),
+        "evaluation.seed",
+        "plus num_images must be below 2**62",
+        "got 4611686018427337904",
+    ),
+    (
+        lambda: EvaluationConfig(keep_best=True),
+        "evaluation.keep_best",
+        "needs fid among the metrics and every_images above 0",
+        "got True",
     ),
 ]
 

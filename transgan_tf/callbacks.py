@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -10,15 +9,16 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from transgan_tf.checked import UserError
 from transgan_tf.checkpoints import CheckpointFolder
+from transgan_tf.cli import progress_bar
 from transgan_tf.sampling import generate
 from transgan_tf.sampling import grid
 from transgan_tf.sampling import write_png
 
 GRID_SEEDS = np.arange(64)
+METRICS_FILE = "metrics.jsonl"
 
 
 class TrainingStopped(UserError):
@@ -105,6 +105,12 @@ class Checkpointing(Periodic):
             self.saved_step = step
 
 
+def append_record(path, record: dict) -> None:
+    """Adds a line to a file of JSON lines."""
+    with open(path, "a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
 class Curves(Periodic):
     """Writes means since the last time to `metrics.jsonl` and TensorBoard.
 
@@ -114,18 +120,20 @@ class Curves(Periodic):
 
     def __init__(self, *periods, run_dir, writer, images_per_step, **kwargs):
         super().__init__(*periods, **kwargs)
-        self.path = Path(run_dir, "metrics.jsonl")
+        self.path = Path(run_dir, METRICS_FILE)
         self.writer = writer
         self.images_per_step = images_per_step
 
     def on_train_begin(self, logs=None):
         self.path.touch()
         lines = self.path.read_text().splitlines()
-        kept = [line for line in lines if self._is_before(line)]
+        # Before the first step there is nothing to go on from.
+        kept = [line for line in lines if self.step and self._is_before(line)]
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         temporary.write_text("".join(f"{line}\n" for line in kept))
         temporary.replace(self.path)
         self.marked = None
+        self.compiled = False
 
     def _is_before(self, line):
         try:
@@ -134,14 +142,12 @@ class Curves(Periodic):
             # The last line of a process that was killed while writing it.
             return False
 
-    def _mark(self):
-        self.marked = (time.monotonic(), self.step)
-
-    def on_train_batch_end(self, batch, logs=None):
-        super().on_train_batch_end(batch, logs)
-        if self.marked is None:
-            # The first step compiles, which is no measure of speed.
-            self._mark()
+    def on_train_batch_begin(self, batch, logs=None):
+        # Here, so that what other callbacks take after `act` is left out; and
+        # the first step compiles, which is no measure of speed.
+        if self.compiled and self.marked is None:
+            self.marked = (time.monotonic(), self.step)
+        self.compiled = True
 
     def act(self, logs):
         values = {name: float(value) for name, value in logs.items()}
@@ -150,13 +156,12 @@ class Curves(Periodic):
             images = (self.step - self.marked[1]) * self.images_per_step
             values["images_per_second"] = images / seconds
         record = {"step": self.step, "images": self.step * self.images_per_step}
-        with open(self.path, "a") as file:
-            file.write(json.dumps(record | values) + "\n")
+        append_record(self.path, record | values)
         with self.writer.as_default(step=self.step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
         self.model.reset_metrics()
-        self._mark()
+        self.marked = None
 
 
 class SampleGrids(Periodic):
@@ -188,14 +193,9 @@ class ProgressBar(Periodic):
         self.bar = None
 
     def on_train_begin(self, logs=None):
-        self.bar = tqdm(
-            total=self.last_step * self.images_per_step,
+        self.bar = progress_bar(
+            self.last_step * self.images_per_step,
             initial=self.step * self.images_per_step,
-            unit="img",
-            unit_scale=True,
-            # In a log file a line now and then is enough.
-            mininterval=0.5 if sys.stderr.isatty() else 15.0,
-            dynamic_ncols=True,
         )
         self._describe()
 

@@ -2,7 +2,8 @@
 
 A checkpoint is one `.npz` of every array that training continues from, in a
 folder `step-000001000`. It is written beside its name and renamed, so that a
-name stands for a whole checkpoint; the file `latest` names the newest.
+name stands for a whole checkpoint; the file `latest` names the newest, and
+`best` the one of the lowest FID, if the run keeps it.
 """
 
 import os
@@ -18,7 +19,8 @@ from transgan_tf.checked import UserError
 from transgan_tf.configs import Config
 
 ARRAYS = "state.npz"
-LATEST = "latest"
+# Files that name a checkpoint.
+LATEST, BEST = "latest", "best"
 
 
 class RunError(UserError):
@@ -93,8 +95,14 @@ class CheckpointFolder:
         abandoned = [path for path in steps if path > newest]
         old = [path for path in steps if path <= newest][: -self.keep]
         unfinished = self.folder.glob(".step-*.tmp")
+        best = _named(self.folder / BEST)
         for path in (*abandoned, *old, *unfinished):
-            shutil.rmtree(path)
+            if path != best:
+                shutil.rmtree(path)
+
+    def name_newest(self, name: str) -> None:
+        """Lets a file, such as `best`, name the newest checkpoint, too."""
+        _write_name(self.folder / name, self.latest().name)
 
     def restore(self, gan) -> bool:
         """Loads the newest checkpoint, if any; tells whether there was one.
@@ -183,6 +191,17 @@ def load_generator(run_dir, checkpoint: str = LATEST):
     generator.build((None, config.generator.latent_dim))
     load_arrays(folder, network_state("ema_generator", generator))
     return generator
+
+
+def find_checkpoint(run_dir, checkpoint: str = LATEST) -> tuple[str, int]:
+    """Returns the name and the step of a run's checkpoint.
+
+    Raises:
+        RunError: there is no such run or checkpoint.
+    """
+    load_config(run_dir)
+    folder = CheckpointFolder(Path(run_dir, "checkpoints")).find(checkpoint)
+    return folder.name, int(folder.name.removeprefix("step-"))
 
 
 def load_config(run_dir) -> Config:

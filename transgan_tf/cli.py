@@ -3,12 +3,14 @@
 Imports no TensorFlow, so that `--help` answers at once.
 """
 
+import logging
 import os
 import sys
 import tempfile
 from collections.abc import Callable
 
 import tyro
+from tqdm import tqdm
 
 from transgan_tf.checked import UserError
 
@@ -70,6 +72,27 @@ def answer(act: Callable[[], int]) -> int:
             raise
         print(f"error: {sentence}", file=sys.stderr)
         return FAILED
+
+
+def show_log() -> None:
+    """Sends the library's log lines to standard error."""
+    log = logging.getLogger("transgan_tf")
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
+
+
+def progress_bar(total: int, **options) -> tqdm:
+    """Returns a bar of images on standard error; `options` are tqdm's."""
+    return tqdm(
+        total=total,
+        unit="img",
+        unit_scale=True,
+        # In a log file a line now and then is enough.
+        mininterval=0.5 if sys.stderr.isatty() else 15.0,
+        dynamic_ncols=True,
+        **options,
+    )
 
 
 def split_flags(argv=None) -> list[str]:

@@ -33,6 +33,7 @@ AUGMENTATIONS = (
 )
 PRECISIONS = ("float32", "bfloat16")
 STRATEGIES = ("auto", "mirrored", "none")
+METRICS = ("fid", "is", "kid", "precision_recall", "density_coverage")
 
 # Grid self-attention is used above this resolution, in windows of this side
 # (the authors' issue #32 and their 256 px networks).
@@ -379,19 +380,48 @@ class EvaluationConfig(Checked):
     """How a trained generator is sampled and scored.
 
     Attributes:
-        num_images: samples of a score.
+        num_images: samples of a score, at least 2.
+        seed: seed of the first sample.
         attention_noise: whether a generator that has attention noise also adds
             it while sampling, as the authors' code does. Off, a seed names one
             image.
+        features: `"inception"`, `"classifier"` (the digits' own), or the
+            folder of a SavedModel.
+        metrics: names out of `METRICS`, separated by commas.
+        every_images: real images between evaluations while training, the first
+            before the first step; 0 for none.
+        time_limit: seconds after which sampling for one evaluation gives up.
+        keep_best: whether the checkpoint of the lowest FID is kept, too.
     """
 
     num_images: int = 50_000
+    seed: int = 0
     attention_noise: bool = False
+    features: str = "inception"
+    metrics: str = "fid,is"
+    every_images: int = 0
+    time_limit: int = 1800
+    keep_best: bool = False
 
     prefix = "evaluation"
 
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return tuple(self.metrics.split(","))
+
     def check(self):
-        self.require_at_least(1, "num_images")
+        self.require_at_least(2, "num_images")
+        self.require_at_least(0, "seed", "every_images")
+        self.require_at_least(1, "time_limit")
+        last = self.seed + self.num_images
+        rule = "plus num_images must be below 2**62"
+        require(last < 2**62, self.field("seed"), rule, self.seed)
+        for name in self.metric_names:
+            require_choice(self.field("metrics"), name, METRICS)
+        if self.keep_best:
+            rule = "needs fid among the metrics and every_images above 0"
+            able = "fid" in self.metric_names and self.every_images > 0
+            require(able, self.field("keep_best"), rule, True)
 
 
 @dataclass(frozen=True)

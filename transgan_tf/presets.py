@@ -243,7 +243,9 @@ _MNIST = _preset(
         ema_images=16_000,
         sample_every_steps=500,
     ),
-    evaluation=EvaluationConfig(num_images=5000),
+    evaluation=EvaluationConfig(
+        num_images=5000, features="classifier", every_images=32_000
+    ),
     description="28 px handwritten digits, sized for two CPU cores; ours",
     sources=_OURS
     | {

@@ -15,10 +15,15 @@ import tensorflow as tf
 ALGORITHM = "philox"
 
 
-def root_seed(seed: int) -> tf.Tensor:
-    """Returns the `(2,)` int32 key of a whole number's draws."""
-    high, low = (seed >> 31) & 0x7FFFFFFF, seed & 0x7FFFFFFF
-    return tf.constant([high, low], tf.int32)
+def root_seed(seed) -> tf.Tensor:
+    """Returns the `(2,)` int32 key of a whole number's draws.
+
+    Args:
+        seed: int below 2**62, or int64 scalar.
+    """
+    seed = tf.convert_to_tensor(seed, tf.int64)
+    halves = tf.stack([seed // 2**31, seed % 2**31])
+    return tf.cast(halves, tf.int32)
 
 
 def fold_in(seed, number) -> tf.Tensor:

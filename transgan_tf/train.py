@@ -55,6 +55,8 @@ class Arguments:
         tyro.conf.arg(name="set", metavar="FIELD=VALUE"),
     ] = ()
     """Change a field of the configuration, such as generator.latent_dim=128."""
+    keep_best: bool = False
+    """Keep the checkpoint of the lowest FID, too, as checkpoints/best."""
     dry_run: bool = False
     """Print the configuration, parameters and memory, and stop."""
 
@@ -66,6 +68,8 @@ class Arguments:
             for name in flags
             if getattr(self, name) is not None
         ]
+        if self.keep_best:
+            changes.append("evaluation.keep_best=true")
         preset = get_preset(self.preset or self._preset_of_dataset())
         return preset.config.override([*changes, *self.assignments])
 

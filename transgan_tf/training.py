@@ -1,6 +1,7 @@
 """A whole training run: from a configuration and images to a run's folder."""
 
 import logging
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,9 @@ from transgan_tf.checked import require
 from transgan_tf.checkpoints import CheckpointFolder
 from transgan_tf.configs import Config
 from transgan_tf.configs import TrainingConfig
+from transgan_tf.evaluating import Evaluating
+from transgan_tf.evaluating import make_evaluator
+from transgan_tf.evaluation import Evaluator
 from transgan_tf.gan import TransGAN
 from transgan_tf.gan import make_gan
 from transgan_tf.runs import close_log
@@ -77,7 +81,10 @@ def _train(config, store, run_dir, strategy):
     if first_step >= config.training.steps:
         _log.info("the run has done its %d steps", first_step)
         return 0
-    return fit(gan, config, store, run_dir, folder)
+    evaluator = None
+    if config.evaluation.every_images:
+        evaluator = make_evaluator(config.evaluation, store, strategy)
+    return fit(gan, config, store, run_dir, folder, evaluator)
 
 
 def fit(
@@ -86,12 +93,15 @@ def fit(
     store: Store,
     run_dir,
     folder: CheckpointFolder,
+    evaluator: Evaluator | None = None,
 ) -> int:
     """Runs `gan.fit` with all callbacks; returns the exit status."""
     training = config.training
     first_step = int(gan.step.numpy())
     writer = tf.summary.create_file_writer(str(Path(run_dir, "tensorboard")))
-    callbacks = make_callbacks(training, first_step, run_dir, writer, folder)
+    callbacks = make_callbacks(
+        config, first_step, run_dir, writer, folder, evaluator
+    )
     _, bar, *_, checkpointing, interruption = callbacks
     try:
         gan.fit(
@@ -129,21 +139,44 @@ def _reason(error):
     return told[1] if told else error.message.strip().splitlines()[-1]
 
 
-def make_callbacks(training, first_step, run_dir, writer, folder) -> list:
+def make_callbacks(
+    config, first_step, run_dir, writer, folder, evaluator
+) -> list:
     """Returns the callbacks of a run, in the order in which they act."""
+    training = config.training
     span = {"first_step": first_step, "last_step": training.steps}
     written = {"run_dir": run_dir, "writer": writer}
     images = {"images_per_step": training.images_per_step}
-    log_every = training.log_every_steps
+    log_every = [training.log_every_steps]
     sample_every = training.sample_every_steps
     save_every = training.checkpoint_every_steps
+    checkpointing = Checkpointing(save_every, **span, folder=folder)
+    interruption = Interruption()
+    evaluating = []
+    if evaluator is not None:
+        every_images = config.evaluation.every_images
+        every = math.ceil(every_images / training.images_per_step)
+        # Where it evaluates a curve's part ends, for its speed to be right.
+        log_every.append(every)
+        evaluating = [
+            Evaluating(
+                every,
+                **span,
+                **written,
+                **images,
+                evaluator=evaluator,
+                checkpointing=checkpointing,
+                stop=lambda: interruption.status != 0,
+            )
+        ]
     return [
-        FiniteGuard(log_every, sample_every, save_every, **span),
-        ProgressBar(log_every, **span, **images),
-        Curves(log_every, **span, **written, **images),
+        FiniteGuard(*log_every, sample_every, save_every, **span),
+        ProgressBar(*log_every, **span, **images),
+        Curves(*log_every, **span, **written, **images),
         SampleGrids(sample_every, **span, **written),
-        Checkpointing(save_every, **span, folder=folder),
-        Interruption(),
+        *evaluating,
+        checkpointing,
+        interruption,
     ]
 
 

@@ -1,1 +1,1 @@
-"""Scores of generated images."""
+"""Scores of generated images, and the networks whose features they compare."""

@@ -11,6 +11,7 @@ import importlib.util
 import pathlib
 import sys
 import types
+import warnings
 
 
 def import_tfgan(name: str) -> types.ModuleType:
@@ -25,7 +26,10 @@ def import_tfgan(name: str) -> types.ModuleType:
     _open_package("tensorflow_gan", *_package_folders())
     python = [folder / "python" for folder in _package_folders()]
     _open_package("tensorflow_gan.python", *python)
-    return importlib.import_module(f"tensorflow_gan.python.{name}")
+    with warnings.catch_warnings():
+        # TensorFlow Hub, which it imports, is warned of by setuptools.
+        warnings.filterwarnings("ignore", "pkg_resources is deprecated")
+        return importlib.import_module(f"tensorflow_gan.python.{name}")
 
 
 def _package_folders():

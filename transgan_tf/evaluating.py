@@ -1,0 +1,172 @@
+"""Scores while training: the callback, and the best checkpoint."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from transgan_tf.callbacks import METRICS_FILE
+from transgan_tf.callbacks import Checkpointing
+from transgan_tf.callbacks import Periodic
+from transgan_tf.callbacks import append_record
+from transgan_tf.checkpoints import BEST
+from transgan_tf.configs import EvaluationConfig
+from transgan_tf.evaluation import Evaluator
+from transgan_tf.evaluation import reference_of
+from transgan_tf.metrics.features import load_features
+from transgan_tf.stores import Store
+
+_log = logging.getLogger(__name__)
+
+
+class Evaluating(Periodic):
+    """Scores the averaged generator, from before the first step on.
+
+    An evaluation that fails is reported, and training goes on.
+
+    Args:
+        evaluator: `Evaluator`.
+        checkpointing: saves what turns out the best, if the settings say so.
+        stop: asked while sampling; True gives the evaluation up.
+    """
+
+    def __init__(
+        self,
+        *periods,
+        run_dir,
+        writer,
+        images_per_step: int,
+        evaluator: Evaluator,
+        checkpointing: Checkpointing,
+        stop: Callable[[], bool],
+        **kwargs,
+    ):
+        super().__init__(*periods, **kwargs)
+        self.run_dir = Path(run_dir)
+        self.writer = writer
+        self.images_per_step = images_per_step
+        self.evaluator = evaluator
+        self.checkpointing = checkpointing
+        self.stop = stop
+
+    def on_train_begin(self, logs=None):
+        if self.step == 0:
+            self.act({})
+
+    def act(self, logs):
+        try:
+            result = self.evaluator.score(self.model.ema_generator, self.stop)
+        except Exception as error:
+            # Whatever it is, it must not cost the training.
+            self._tell("not scored, training goes on: %s", error)
+            return
+        images = self.step * self.images_per_step
+        if self.evaluator.settings.keep_best and self.step > 0:
+            self._keep_if_best(result)
+        record_scores(self.run_dir, self.writer, self.step, images, result)
+        self._tell("%s", describe_scores(result))
+
+    def _tell(self, text, *values):
+        # Not through the middle of the progress bar.
+        with tqdm.external_write_mode():
+            _log.info(f"step %d: {text}", self.step, *values)
+
+    def _keep_if_best(self, result):
+        best = best_fid(self.run_dir, result["protocol"])
+        if best is None or result["metrics"]["fid"] < best:
+            self.checkpointing.save()
+            self.checkpointing.folder.name_newest(BEST)
+
+
+def make_evaluator(
+    settings: EvaluationConfig, store: Store, strategy: tf.distribute.Strategy
+) -> Evaluator:
+    """Loads the feature network, without downloading, and the reference.
+
+    Raises:
+        UserError: the network is not there, or cannot give the metrics.
+    """
+    with strategy.scope():
+        network = load_features(settings.features)
+    reference = reference_of(store, network, strategy)
+    return Evaluator(network, reference, settings, strategy)
+
+
+def record_scores(run_dir, writer, step: int, images: int, result: dict):
+    """Writes what `Evaluator.score` returned to a run and its TensorBoard.
+
+    Returns:
+        The line that was added to `metrics.jsonl`, as a dict.
+    """
+    record = {"step": step, "images": images, "evaluation": result}
+    append_record(Path(run_dir, METRICS_FILE), record)
+    with writer.as_default(step=step):
+        for name, value in result["metrics"].items():
+            tf.summary.scalar(f"evaluation/{name}", value)
+        text = json.dumps(result, indent=2)
+        tf.summary.text("evaluation", f"```\n{text}\n```")
+    writer.flush()
+    return record
+
+
+def score_and_record(
+    evaluator: Evaluator, generator, run_dir, step: int, images: int
+) -> dict:
+    """Scores a generator of a run; see `record_scores`."""
+    result = evaluator.score(generator)
+    writer = tf.summary.create_file_writer(str(Path(run_dir, "tensorboard")))
+    try:
+        return record_scores(run_dir, writer, step, images, result)
+    finally:
+        writer.close()
+
+
+def evaluations(run_dir) -> list[dict]:
+    """Returns the lines of a run's `metrics.jsonl` that hold scores."""
+    path = Path(run_dir, METRICS_FILE)
+    if not path.is_file():
+        return []
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return [record for record in records if "evaluation" in record]
+
+
+def best_fid(run_dir, protocol: dict) -> float | None:
+    """Returns the lowest FID after the first step, or None before there is one.
+
+    Only of lines of the same protocol, but for the version of the code: others
+    do not compare.
+    """
+    same = protocol | {"code": ""}
+    return min(
+        (
+            record["evaluation"]["metrics"]["fid"]
+            for record in evaluations(run_dir)
+            if record["step"] > 0
+            and record["evaluation"]["protocol"] | {"code": ""} == same
+            and "fid" in record["evaluation"]["metrics"]
+        ),
+        default=None,
+    )
+
+
+def describe_scores(result: dict) -> str:
+    """Returns scores on one line, such as `FID 10.50 (too few samples)`."""
+    texts = []
+    for name, value in result["metrics"].items():
+        if not name.endswith("_std"):
+            metric = METRIC_OF.get(name, name)
+            few = " (too few samples)" if metric in result["too_few"] else ""
+            texts.append(f"{name} {value:.4g}{few}")
+    return ", ".join(texts)
+
+
+# Numbers that are not named as the metric that gives them.
+METRIC_OF = {
+    "precision": "precision_recall",
+    "recall": "precision_recall",
+    "density": "density_coverage",
+    "coverage": "density_coverage",
+}

@@ -1,0 +1,246 @@
+"""The networks whose features scores compare, behind one call.
+
+Every network takes uint8 pixels, so that a score is one of what a file would
+hold, and is told by a SHA-256 of its weights.
+"""
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from transgan_tf.caching import cache_folder
+from transgan_tf.checked import UserError
+from transgan_tf.metrics import classifier
+from transgan_tf.metrics.tfgan import import_tfgan
+from transgan_tf.records import to_unit_range
+
+# Names of networks that we know; any other name is a SavedModel's folder.
+INCEPTION, CLASSIFIER = "inception", "classifier"
+FEATURES, LOGITS = "pool_3", "logits"
+# Where a SavedModel leaves the size open, images are taken as they are.
+AS_IT_IS = None
+
+_log = logging.getLogger(__name__)
+
+
+class FeatureError(UserError):
+    """A feature network that cannot be had or used."""
+
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """A network, called with uint8 images of any size.
+
+    Attributes:
+        name: `"inception"`, `"classifier"` or a SavedModel's path.
+        fingerprint: 16 hexadecimal digits of the weights' SHA-256.
+        image_size: side that images are resized to, or None for their own.
+        channels: 1 or 3; grey and colour are converted.
+        width: number of features D.
+        classes: number of logits, or 0 without them.
+        function: images `(B, S, S, channels)` float32 in [-1, 1] to a dict of
+            `pool_3` `(B, D)` and, with classes, `logits`.
+    """
+
+    name: str
+    fingerprint: str
+    image_size: int | None
+    channels: int
+    width: int
+    classes: int
+    function: Callable
+
+    @property
+    def resize(self) -> str:
+        """Says how images come to the network's size."""
+        if self.image_size is None:
+            return "none"
+        return (
+            f"bilinear to {self.image_size} px, half-pixel centres, "
+            "antialiased where smaller"
+        )
+
+    def __call__(self, images) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns features `(B, D)` and logits `(B, classes)`, both float32.
+
+        Args:
+            images: uint8 `(B, H, W, 1 or 3)`.
+        """
+        images = to_unit_range(images)
+        if images.shape[-1] != self.channels:
+            colour = self.channels == 3
+            convert = "grayscale_to_rgb" if colour else "rgb_to_grayscale"
+            images = getattr(tf.image, convert)(images)
+        size = self.image_size
+        if size is not None and images.shape[1:3] != (size, size):
+            images = tf.image.resize(images, (size, size), antialias=True)
+        outputs = self.function(images)
+        count = tf.shape(images)[0]
+        features = tf.reshape(outputs[FEATURES], (count, self.width))
+        if not self.classes:
+            return features, tf.zeros((count, 0))
+        return features, tf.reshape(outputs[LOGITS], (count, self.classes))
+
+
+def load_features(name: str, download: bool = False) -> FeatureNetwork:
+    """Loads a network by name, in the scope of the strategy that will run it.
+
+    Args:
+        name: `"classifier"`, the digits' own; `"inception"`, TF-GAN's from
+            the cache; or the folder of a SavedModel.
+        download: whether Inception may be downloaded if the cache has none.
+
+    Raises:
+        FeatureError: the network is not there or has other inputs or outputs.
+    """
+    if name == CLASSIFIER:
+        return _digit_classifier()
+    if name == INCEPTION:
+        folder = inception_folder()
+        if not folder.is_dir():
+            _fetch_inception(folder, download)
+        return _saved_model(INCEPTION, folder, 299)
+    return _saved_model(name, Path(name), AS_IT_IS)
+
+
+def inception_folder() -> Path:
+    """Returns where TF-GAN's Inception is kept once it was downloaded."""
+    return cache_folder() / INCEPTION
+
+
+def _digit_classifier():
+    model = classifier.load_classifier()
+    content = hashlib.sha256()
+    for array in model.get_weights():
+        content.update(array.tobytes())
+    return FeatureNetwork(
+        CLASSIFIER,
+        content.hexdigest()[:16],
+        classifier.IMAGE_SIZE,
+        1,
+        classifier.WIDTH,
+        classifier.CLASSES,
+        model,
+    )
+
+
+# === SavedModels ===
+
+
+def _fetch_inception(folder, download):
+    """Downloads TF-GAN's Inception into the cache."""
+    handle = import_tfgan("eval.inception_metrics").INCEPTION_TFHUB
+    remedy = (
+        f"download {handle} on a machine with a network and name its folder "
+        "by --features=PATH"
+    )
+    if not download:
+        raise FeatureError(
+            f"{folder} does not hold the Inception network, and training does "
+            "not download: start `python -m transgan_tf.evaluate "
+            f"--features=inception` once, or {remedy}"
+        )
+    import tensorflow_hub
+
+    _log.info("downloading %s", handle)
+    try:
+        source = tensorflow_hub.resolve(handle)
+    except Exception as error:
+        # Depending on where it fails, of urllib, TensorFlow or tarfile.
+        reason = str(error).strip().partition("\n")[0]
+        raise FeatureError(
+            f"{handle} cannot be downloaded ({reason}): {remedy}"
+        ) from None
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary)
+    temporary.rename(folder)
+
+
+def _saved_model(name, folder, image_size):
+    """Loads a SavedModel with TF-GAN's output names, and measures it."""
+    if not (folder / "saved_model.pb").is_file():
+        raise FeatureError(
+            f"{folder} is not a SavedModel: features are {CLASSIFIER!r}, "
+            f"{INCEPTION!r}, or a folder with a saved_model.pb"
+        )
+    try:
+        loaded = tf.saved_model.load(str(folder))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        reason = str(error).partition("\n")[0]
+        raise FeatureError(f"{folder} cannot be loaded ({reason})") from None
+    function, input_shape = _callable(folder, loaded)
+    size, channels = image_size, 3
+    if input_shape is not None and input_shape.rank == 4:
+        size, channels = input_shape[1] or size, input_shape[3] or channels
+    probe = tf.zeros((2, size or 64, size or 64, channels))
+    outputs = _outputs(folder, function, probe)
+    return FeatureNetwork(
+        name,
+        _folder_fingerprint(folder),
+        size,
+        channels,
+        width=int(tf.size(outputs[FEATURES])) // 2,
+        classes=int(tf.size(outputs[LOGITS])) // 2 if LOGITS in outputs else 0,
+        function=function,
+    )
+
+
+def _callable(folder, loaded):
+    """Returns a function of images, and the shape that it takes if it says."""
+    signature = loaded.signatures.get("serving_default")
+    if signature is not None:
+        (keyword, spec), *others = signature.structured_input_signature[
+            1
+        ].items()
+        if others:
+            raise FeatureError(
+                f"{folder} takes {1 + len(others)} inputs: a feature network "
+                "takes images alone"
+            )
+        # Held by the closure, since a signature does not keep its variables.
+        return lambda images, _=loaded: signature(**{keyword: images}), (
+            spec.shape
+        )
+    if not callable(loaded):
+        raise FeatureError(
+            f"{folder} has neither a serving_default signature nor a call"
+        )
+    return loaded, None
+
+
+def _outputs(folder, function, probe):
+    """Calls a network once; returns its outputs by name."""
+    try:
+        outputs = function(probe)
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise FeatureError(
+            f"{folder} does not take float images of shape "
+            f"{tuple(probe.shape)} ({reason})"
+        ) from None
+    if not isinstance(outputs, dict) or FEATURES not in outputs:
+        found = ", ".join(outputs) if isinstance(outputs, dict) else "a tensor"
+        raise FeatureError(
+            f"{folder} must return {FEATURES!r}, and {LOGITS!r} for the "
+            f"Inception score, by name: it returns {found}"
+        )
+    return outputs
+
+
+def _folder_fingerprint(folder):
+    """Returns 16 hexadecimal digits of the SHA-256 of graph and weights."""
+    content = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder).as_posix()
+        if path.is_file() and relative.startswith(("saved_model", "variables")):
+            content.update(relative.encode())
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+            content.update(digest)
+    return content.hexdigest()[:16]
