@@ -109,9 +109,7 @@ def test_fid_agrees_with_scipys_root_of_the_product(count, width, ratio):
 def test_fid_agrees_with_the_samples_own_singular_values(count, width, ratio):
     # tr((C1 C2)^(1/2)) without ever making a covariance.
     first, second = two_sets(count, width, ratio)
-    centred = [
-        (x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (first, second)
-    ]
+    centred = [(x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (first, second)]
     mixed = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
     expected = np.sum((first.mean(0) - second.mean(0)) ** 2)
     expected += sum(np.sum(x**2) for x in centred) - 2 * mixed

@@ -35,9 +35,10 @@ def cached_arrays(
     """
     path = cache_folder() / f"{kind}-{fingerprint(key)}.npz"
     try:
-        with np.load(path) as archive:
+        # NumPy would leave a damaged file open.
+        with open(path, "rb") as file, np.load(file) as archive:
             return dict(archive)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         _log.warning("%s is damaged (%s) and is made again", path, error)

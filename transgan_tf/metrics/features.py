@@ -71,7 +71,7 @@ class FeatureNetwork:
         Args:
             images: uint8 `(B, H, W, 1 or 3)`.
         """
-        images = to_unit_range(images)
+        images = to_unit_range(tf.convert_to_tensor(images))
         if images.shape[-1] != self.channels:
             colour = self.channels == 3
             convert = "grayscale_to_rgb" if colour else "rgb_to_grayscale"

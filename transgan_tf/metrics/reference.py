@@ -74,7 +74,8 @@ def read_reference(path, width: int) -> Reference:
         ReferenceError: the file is not that.
     """
     try:
-        with np.load(path) as archive:
+        # NumPy would leave a damaged file open.
+        with open(path, "rb") as file, np.load(file) as archive:
             arrays = dict(archive)
     except FileNotFoundError:
         raise ReferenceError(f"there is no file {path}") from None
