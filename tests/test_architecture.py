@@ -40,6 +40,7 @@ FLOORS = (
         "benchmark",
         "benchmark_reading",
         "convert",
+        "curves",
         "evaluate",
         "sample",
         "train",

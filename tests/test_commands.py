@@ -16,6 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.test_features import Network
+from tests.test_features import save
+from transgan_tf import curves
 from transgan_tf import sample
 from transgan_tf import train
 from transgan_tf.presets import get_preset
@@ -30,6 +33,7 @@ SMALL = (
     "training.batch_size=4",
     "training.jit=false",
     "training.log_every_steps=1",
+    "evaluation.every_images=0",
 )
 SMALL_FLAGS = [f"--set={assignment}" for assignment in SMALL]
 
@@ -265,7 +269,52 @@ def test_runs_are_named_as_their_images(tmp_path, monkeypatch):
         assert train.Arguments(dataset).run_folder() == Path("runs", name)
 
 
-@pytest.mark.parametrize("module", ["train", "sample"])
+def test_a_run_is_scored_and_drawn(run, tmp_path):
+    features = save(tmp_path / "net", Network())
+    flags = ["--run_dir=runs/mnist", f"--features={features}"]
+    for seed in (0, 7):
+        more = ["--num_images=12", "--metrics=fid,is", f"--seed={seed}"]
+        done = run_process("evaluate", *flags, *more, cwd=run)
+        assert done.returncode == 0, done.stderr
+        record = json.loads(done.stdout)
+        assert record["step"] >= 2
+        assert record["evaluation"]["protocol"]["seed"] == seed
+        assert "Traceback" not in done.stderr
+    done = run_process("evaluate", *flags, "--floor", cwd=run)
+    (tmp_path / "floor.json").write_text(done.stdout)
+    assert (
+        curves.main(
+            [
+                f"--run_dir={run / 'runs/mnist'}",
+                f"--floor={tmp_path / 'floor.json'}",
+                f"--output={tmp_path / 'new' / 'curves.png'}",
+            ]
+        )
+        == 0
+    )
+    with Image.open(tmp_path / "new" / "curves.png") as picture:
+        # A panel for each of two scores.
+        assert picture.width > 2 * picture.height
+
+
+def test_mistakes_in_drawing_get_one_sentence(tmp_path, run, capsys):
+    run_dir = f"--run_dir={run / 'runs/mnist'}"
+    unscored = tmp_path / "unscored"
+    unscored.mkdir()
+    config = (run / "runs/mnist/config.json").read_text()
+    (unscored / "config.json").write_text(config)
+    cases = {
+        "must name a .png or .svg, got '.jpg'": [run_dir, "--output=a.jpg"],
+        "has no scores": [f"--run_dir={unscored}"],
+        "is not a run": [f"--run_dir={tmp_path}"],
+    }
+    for sentence, flags in cases.items():
+        assert curves.main(flags) == 1
+        error = capsys.readouterr().err.strip()
+        assert sentence in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("module", ["train", "sample", "evaluate", "curves"])
 def test_help_shows_commands_that_run(module, tmp_path):
     done = run_process(module, "--help", cwd=tmp_path)
     assert done.returncode == 0

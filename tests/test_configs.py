@@ -314,13 +314,13 @@ BROKEN = [
     (
         lambda: EvaluationConfig(seed=2**62 - 50_000),
         "evaluation.seed",
-        "plus num_images must be below 2**62",
+        "must be below 2**62 - num_images",
         "got 4611686018427337904",
     ),
     (
         lambda: EvaluationConfig(keep_best=True),
         "evaluation.keep_best",
-        "needs fid among the metrics and every_images above 0",
+        "must be false without fid in metrics or every_images",
         "got True",
     ),
 ]

@@ -414,12 +414,12 @@ class EvaluationConfig(Checked):
         self.require_at_least(0, "seed", "every_images")
         self.require_at_least(1, "time_limit")
         last = self.seed + self.num_images
-        rule = "plus num_images must be below 2**62"
+        rule = "must be below 2**62 - num_images"
         require(last < 2**62, self.field("seed"), rule, self.seed)
         for name in self.metric_names:
             require_choice(self.field("metrics"), name, METRICS)
         if self.keep_best:
-            rule = "needs fid among the metrics and every_images above 0"
+            rule = "must be false without fid in metrics or every_images"
             able = "fid" in self.metric_names and self.every_images > 0
             require(able, self.field("keep_best"), rule, True)
 

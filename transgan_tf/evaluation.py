@@ -243,7 +243,8 @@ def _features_of_samples(network, generator, seeds, noise):
     draws = Draws(root_seed(seeds[0]), seeds.shape[0]) if noise else None
     images = generator(z, draws=draws)
     finite = tf.reduce_all(tf.math.is_finite(images), axis=(1, 2, 3))
-    return *network(to_uint8(images)), finite
+    # A number, since truth values cannot be gathered from replicas.
+    return *network(to_uint8(images)), tf.cast(finite, tf.int32)
 
 
 def _rows_at_a_time(rows, size) -> Iterator[np.ndarray]:

@@ -1,0 +1,535 @@
+"""Scores of generators: what is measured, by training and by the command."""
+
+import dataclasses
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.test_features import Network
+from tests.test_features import save
+from tests.tiny import tiny_config
+from tests.tiny import tiny_generator
+from transgan_tf import evaluate
+from transgan_tf import evaluation
+from transgan_tf import training
+from transgan_tf.checked import UserError
+from transgan_tf.checkpoints import CheckpointFolder
+from transgan_tf.checkpoints import load_generator
+from transgan_tf.configs import EvaluationConfig
+from transgan_tf.evaluation import EvaluationError
+from transgan_tf.evaluation import Evaluator
+from transgan_tf.generator import Generator
+from transgan_tf.metrics.features import FeatureNetwork
+from transgan_tf.metrics.reference import ReferenceError
+from transgan_tf.metrics.reference import read_reference
+from transgan_tf.metrics.reference import write_reference
+from transgan_tf.metrics.registry import MetricError
+from transgan_tf.sampling import generate
+from transgan_tf.stores import ArrayStore
+
+pytestmark = pytest.mark.usefixtures("freed_graphs")
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (37, 12, 12, 3), "uint8")
+ALL = "fid,is,kid,precision_recall,density_coverage"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def network(classes=4, name="halves"):
+    """Features are means of six parts of an image, logits four of them."""
+
+    def function(images):
+        parts = tf.reshape(images, (-1, 2, 6, 12, 3))
+        features = tf.reshape(tf.reduce_mean(parts, axis=(2, 3)), (-1, 6))
+        outputs = {"pool_3": features}
+        if classes:
+            outputs["logits"] = 5 * features[:, :classes]
+        return outputs
+
+    return FeatureNetwork(name, "f" * 16, None, 3, 6, classes, function)
+
+
+def features_of(images):
+    images = np.float32(images) / np.float32(127.5) - 1
+    means = images.reshape(-1, 2, 6, 12, 3).mean(axis=(2, 3))
+    return means.reshape(len(images), 6)
+
+
+def make_generator(seed=1, **changes):
+    """A generator whose images vary by more than a level of grey."""
+    tf.keras.utils.set_random_seed(seed)
+    generator = Generator(tiny_generator(**changes))
+    generator.build((None, generator.config.latent_dim))
+    for variable in generator.variables:
+        variable.assign(variable * 3.0)
+    return generator
+
+
+def evaluator(features=None, strategy=None, **settings):
+    features = features or network()
+    strategy = strategy or tf.distribute.get_strategy()
+    settings = {"num_images": 70, "metrics": ALL} | settings
+    reference = evaluation.reference_of(ArrayStore(IMAGES), features, strategy)
+    settings = EvaluationConfig(**settings)
+    return Evaluator(features, reference, settings, strategy)
+
+
+# === What is measured ===
+
+
+def test_scores_are_those_of_the_images_that_sample_writes(tmp_path):
+    generator = make_generator()
+    one = evaluator(seed=5, metrics="fid")
+    score = one.score(generator)["metrics"]["fid"]
+    fake = features_of(generate(generator, 5 + np.arange(70)))
+    real = features_of(IMAGES)
+    difference = fake.mean(0) - real.mean(0)
+    centred = [(x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (fake, real)]
+    mixed = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
+    expected = difference @ difference + sum((x**2).sum() for x in centred)
+    assert score == pytest.approx(expected - 2 * mixed, rel=1e-4)
+
+
+def test_the_protocol_names_all_that_numbers_depend_on():
+    result = evaluator(seed=5).score(make_generator())
+    assert result["protocol"] == {
+        "weights": "exponential moving average",
+        "num_images": 70,
+        "seed": 5,
+        "truncation": 1.0,
+        "attention_noise": False,
+        "pixels": "clipped to [-1, 1], rounded to uint8, half to even",
+        "features": "halves",
+        "features_sha256": "f" * 16,
+        "resize": "none",
+        "reference": ArrayStore(IMAGES).fingerprint,
+        "reference_images": 37,
+        "code": evaluation.code_version(),
+    }
+    few = ["is", "kid", "precision_recall", "density_coverage"]
+    assert result["too_few"] == few
+    json.dumps(result)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_others():
+    generator = make_generator()
+    first = evaluator().score(generator)
+    assert evaluator().score(generator) == first
+    other = evaluator(seed=1000).score(generator)
+    assert other["metrics"]["fid"] != first["metrics"]["fid"]
+
+
+def test_attention_noise_is_measured_where_it_is_asked_for():
+    generator = make_generator(attention_noise=True)
+    for variable in generator.variables:
+        if variable.name == "strength":
+            variable.assign(tf.ones_like(variable))
+    silent = evaluator().score(generator)
+    noisy = evaluator(attention_noise=True).score(generator)
+    assert noisy["protocol"]["attention_noise"] is True
+    assert noisy["metrics"] != silent["metrics"]
+    assert evaluator(attention_noise=True).score(generator) == noisy
+    # A network without noise has none to add.
+    plain = evaluator(attention_noise=True).score(make_generator())
+    assert plain["protocol"]["attention_noise"] is False
+
+
+REPLICAS = """
+import json, sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(
+    cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+)
+from tests.test_evaluation import evaluator, make_generator, network
+from transgan_tf.training import make_exact, make_strategy
+make_exact(0)
+for name in ("none", "mirrored"):
+    strategy = make_strategy(name)
+    with strategy.scope():
+        generator = make_generator(attention_noise=True)
+    one = evaluator(
+        network(), strategy, num_images=203, attention_noise=True
+    )
+    print(strategy.num_replicas_in_sync, json.dumps(one.score(generator)))
+"""
+
+
+def test_one_and_two_replicas_give_identical_numbers():
+    result = subprocess.run(
+        [sys.executable, "-c", REPLICAS],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    one, two = result.stdout.splitlines()
+    assert one.startswith("1 {") and two.startswith("2 {")
+    assert one[2:] == two[2:]
+
+
+def test_a_reference_is_computed_once(monkeypatch):
+    first = evaluator().reference
+
+    def refuse(*_):
+        raise AssertionError("it computes again")
+
+    monkeypatch.setattr(evaluation, "real_features", refuse)
+    again = evaluator().reference
+    np.testing.assert_array_equal(again.features.rows, first.features.rows)
+    assert again.features.gaussian.count == 37
+    assert again.name == first.name
+    with pytest.raises(AssertionError, match="again"):
+        evaluator(dataclasses.replace(network(), fingerprint="0" * 16))
+
+
+def test_real_features_are_in_the_order_of_the_places():
+    places = np.array([5, 3, 36, 0, 1])
+    features = evaluation.real_features(
+        ArrayStore(IMAGES), places, network(), tf.distribute.get_strategy()
+    )
+    expected = features_of(IMAGES[places])
+    np.testing.assert_allclose(features.rows, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(features.logits, 5 * features.rows[:, :4])
+
+
+def test_the_floor_compares_disjoint_halves(monkeypatch):
+    seen = []
+    compute = evaluation.real_features
+
+    def note(store, places, *rest):
+        seen.append(set(places))
+        return compute(store, places, *rest)
+
+    monkeypatch.setattr(evaluation, "real_features", note)
+    result = evaluation.score_halves(
+        ArrayStore(IMAGES), ["fid"], network(), tf.distribute.get_strategy()
+    )
+    assert len(seen[0]) == len(seen[1]) == 18 and not seen[0] & seen[1]
+    assert result["metrics"]["fid"] > 0
+    assert result["protocol"]["num_images"] == 18
+
+
+# === What goes wrong ===
+
+
+def test_images_that_are_not_finite_are_not_scored():
+    generator = make_generator()
+    generator.variables[0].assign(generator.variables[0] * np.nan)
+    with pytest.raises(EvaluationError, match="images that are not finite"):
+        evaluator().score(generator)
+
+
+def test_sampling_ends_at_its_limit_or_when_asked(monkeypatch):
+    with pytest.raises(EvaluationError, match="^interrupted after 0 of 70"):
+        evaluator().score(make_generator(), stop=lambda: True)
+    clock = iter(range(0, 10_000, 40))
+    monkeypatch.setattr(evaluation.time, "monotonic", lambda: next(clock))
+    sentence = "^64 of 70 images took longer than evaluation.time_limit = 70 s"
+    with pytest.raises(EvaluationError, match=sentence):
+        evaluator(time_limit=70).score(make_generator())
+
+
+def test_too_few_images_are_refused_before_any_is_made():
+    with pytest.raises(MetricError, match="is takes at least 10 images, got 9"):
+        evaluator(num_images=9)
+    with pytest.raises(MetricError, match="is needs a classifier's logits"):
+        evaluator(network(classes=0))
+    with pytest.raises(EvaluationError, match="at least 2 images, got 1"):
+        evaluation.real_features(
+            ArrayStore(IMAGES), np.arange(1), network(), None
+        )
+
+
+# === References in files ===
+
+
+def test_a_reference_goes_through_a_file_and_back(tmp_path):
+    reference = evaluator().reference
+    write_reference(tmp_path / "ours.npz", reference)
+    again = read_reference(tmp_path / "ours.npz", 6)
+    for name in ("mean", "covariance"):
+        np.testing.assert_array_equal(
+            getattr(again.features.gaussian, name),
+            getattr(reference.features.gaussian, name),
+        )
+    np.testing.assert_array_equal(again.features.rows, reference.features.rows)
+    assert (again.name, again.features.count) == (reference.name, 37)
+    # What others read.
+    with np.load(tmp_path / "ours.npz") as archive:
+        assert archive["mu"].shape == (6,)
+        assert archive["sigma"].shape == (6, 6)
+
+
+def test_others_statistics_are_mu_and_sigma(tmp_path):
+    gaussian = evaluator().reference.features.gaussian
+    np.savez(
+        tmp_path / "theirs.npz",
+        mu=np.float32(gaussian.mean),
+        sigma=gaussian.covariance,
+    )
+    reference = read_reference(tmp_path / "theirs.npz", 6)
+    assert reference.name == "theirs.npz" and reference.features.count == 0
+    assert reference.features.gaussian.mean.dtype == np.float64
+    one = dataclasses.replace(evaluator(metrics="fid"), reference=reference)
+    expected = evaluator(metrics="fid").score(make_generator())["metrics"]
+    score = one.score(make_generator())["metrics"]
+    assert score["fid"] == pytest.approx(expected["fid"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"mu": np.zeros(6)}, "has no sigma: statistics are.*it has mu"),
+        ({}, "has no mu: .*it has none"),
+        (
+            {"mu": np.zeros(2048), "sigma": np.eye(2048)},
+            r"of another feature network: .*\(2048,\).*features at hand are 6",
+        ),
+        ({"mu": np.full(6, np.nan), "sigma": np.eye(6)}, "mu not finite"),
+        ({"mu": np.zeros(6), "sigma": np.tri(6)}, "is not symmetric"),
+    ],
+)
+def test_wrong_statistics_are_one_sentence(arrays, sentence, tmp_path):
+    np.savez(tmp_path / "wrong.npz", **arrays)
+    with pytest.raises(ReferenceError, match=sentence):
+        read_reference(tmp_path / "wrong.npz", 6)
+
+
+def test_files_that_are_no_statistics_are_one_sentence(tmp_path):
+    path = tmp_path / "file.npz"
+    with pytest.raises(ReferenceError, match=f"there is no file {path}"):
+        read_reference(path, 6)
+    path.write_text("not an archive")
+    with pytest.raises(ReferenceError, match="is not an .npz file"):
+        read_reference(path, 6)
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(ReferenceError, match="holds a single array"):
+        read_reference(path, 6)
+
+
+# === While training ===
+
+
+def run_config(folder, **settings):
+    settings = {"num_images": 20, "every_images": 16, "metrics": "fid,is"}
+    settings |= {"features": folder}
+    return dataclasses.replace(
+        tiny_config(
+            steps=5,
+            checkpoint_every_steps=2,
+            keep_checkpoints=1,
+            log_every_steps=5,
+            sample_every_steps=5,
+            # Fast to trace: no penalty, one update.
+            loss="hinge",
+            n_critic=1,
+            batch_size=8,
+            generator_batch_factor=1,
+        ),
+        evaluation=EvaluationConfig(**settings),
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("features") / "net", Network())
+
+
+def train(config, folder):
+    return training.train(config, IMAGES, folder, "noise")
+
+
+def lines_of(folder):
+    text = (folder / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def scored(folder):
+    return {
+        line["step"]: line["evaluation"]
+        for line in lines_of(folder)
+        if "evaluation" in line
+    }
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, saved):
+    folder = tmp_path_factory.mktemp("runs") / "noise"
+    assert train(run_config(saved), folder) == 0
+    return folder
+
+
+def test_training_scores_from_before_the_first_step_on(run):
+    assert list(scored(run)) == [0, 2, 4, 5]
+    lines = {line["step"]: line for line in lines_of(run)}
+    assert lines[4]["images"] == 4 * 8
+    numbers = scored(run)[4]["metrics"]
+    assert list(numbers) == ["fid", "is", "is_std"]
+    assert "step 4: fid" in (run / "log.txt").read_text()
+
+
+def test_tensorboard_has_the_scores_and_their_protocol(run):
+    (events,) = (run / "tensorboard").iterdir()
+    found = {}
+    for record in tf.data.TFRecordDataset(str(events)):
+        event = tf.compat.v1.Event.FromString(record.numpy())
+        for value in event.summary.value:
+            found.setdefault(value.tag, {})[event.step] = value.tensor
+    fid = tf.make_ndarray(found["evaluation/fid"][4])
+    assert fid == pytest.approx(scored(run)[4]["metrics"]["fid"], rel=1e-6)
+    text = tf.make_ndarray(found["evaluation"][4]).item().decode()
+    assert "features_sha256" in text
+
+
+def test_the_command_finds_the_numbers_of_training_again(run, saved, capsys):
+    arguments = evaluate.Arguments(run_dir=run, metrics="fid,is")
+    (run / "data").mkdir()
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(
+        "transgan_tf.data.load_dataset", lambda *_: ArrayStore(IMAGES)
+    )
+    before = len(lines_of(run))
+    try:
+        assert evaluate.act(arguments) == 0
+    finally:
+        monkey.undo()
+    record = json.loads(capsys.readouterr().out)
+    assert record["step"] == 5 and record["images"] == 40
+    assert record["evaluation"] == scored(run)[5]
+    assert lines_of(run)[before:] == [record]
+
+
+def test_a_failing_evaluation_is_reported_and_training_goes_on(
+    tmp_path, saved, monkeypatch, caplog
+):
+    def fail(*_):
+        raise RuntimeError("the disk burns")
+
+    monkeypatch.setattr(Evaluator, "_sample", fail)
+    with caplog.at_level(logging.INFO, "transgan_tf"):
+        assert train(run_config(saved), tmp_path / "run") == 0
+    assert "step 2: not scored, training goes on: the disk burns" in caplog.text
+    assert scored(tmp_path / "run") == {}
+    newest = CheckpointFolder(tmp_path / "run" / "checkpoints").latest()
+    assert newest.name == "step-000000005"
+
+
+def test_what_cannot_be_scored_at_all_stops_before_training(tmp_path, saved):
+    config = run_config(str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match="nothing is not a SavedModel"):
+        train(config, tmp_path / "run")
+
+
+def test_the_best_checkpoint_is_kept(tmp_path, saved, monkeypatch):
+    fids = {0: 1.0, 2: 7.0, 4: 3.0, 5: 5.0}
+    score = Evaluator.score
+    config = run_config(saved)
+    best = dataclasses.replace(config.evaluation, keep_best=True)
+
+    def scripted(self, generator, stop):
+        result = score(self, generator, stop)
+        result["metrics"]["fid"] = fids.pop(min(fids))
+        return result
+
+    monkeypatch.setattr(Evaluator, "score", scripted)
+    folder = tmp_path / "run"
+    assert train(dataclasses.replace(config, evaluation=best), folder) == 0
+    checkpoints = folder / "checkpoints"
+    assert (checkpoints / "best").read_text() == "step-000000004\n"
+    # One is kept beside it, the newest.
+    kept = sorted(path.name for path in checkpoints.glob("step-*"))
+    assert kept == ["step-000000004", "step-000000005"]
+    load_generator(folder, "best")
+    # Going on, what is worse than the best does not replace it.
+    fids.update({6: 4.0, 7: 2.0})
+    longer = dataclasses.replace(
+        config,
+        evaluation=best,
+        training=dataclasses.replace(config.training, steps=7),
+    )
+    assert train(longer, folder) == 0
+    assert (checkpoints / "best").read_text() == "step-000000007\n"
+    assert list(scored(folder)) == [0, 2, 4, 5, 6, 7]
+
+
+# === The command ===
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"run_dir": Path("nowhere")}, "nowhere is not a run"),
+        ({"checkpoint": "best"}, "has no checkpoint 'best': it has step-"),
+        ({"features": "netz"}, "netz is not a SavedModel"),
+        ({"num_images": 5, "metrics": "fid,is"}, "is takes at least 10 images"),
+        ({"metrics": "fdi"}, "evaluation.metrics must be one of.*'fid'"),
+        ({"reference": Path("no.npz")}, "there is no file no.npz"),
+        ({"dataset": "mnist"}, r"12 x 12 px in colour|28 x 28 px"),
+        (
+            {"features": "classifier", "inception": Path("x")},
+            "--inception goes with --features=inception alone",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence(flags, sentence, run, saved, monkeypatch):
+    monkeypatch.setattr(
+        "transgan_tf.data.load_dataset",
+        lambda name, *_: ArrayStore(
+            IMAGES if name == "noise" else np.zeros((3, 28, 28, 1), "uint8")
+        ),
+    )
+    arguments = evaluate.Arguments(**{"run_dir": run} | flags)
+    with pytest.raises(UserError, match=sentence) as error:
+        evaluate.act(arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_other_images_than_the_runs_are_refused_unless_named(
+    run, monkeypatch, capsys
+):
+    other = ArrayStore(IMAGES[1:])
+    monkeypatch.setattr("transgan_tf.data.load_dataset", lambda *_: other)
+    arguments = evaluate.Arguments(run_dir=run, metrics="fid")
+    with pytest.raises(UserError, match="--dataset=noise to compare with them"):
+        evaluate.act(arguments)
+    named = dataclasses.replace(arguments, dataset="noise", num_images=12)
+    assert evaluate.act(named) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["evaluation"]["protocol"]["reference_images"] == 36
+
+
+def test_a_written_reference_replaces_the_images(
+    run, tmp_path, monkeypatch, capsys
+):
+    store = ArrayStore(IMAGES)
+    monkeypatch.setattr("transgan_tf.data.load_dataset", lambda *_: store)
+    path = tmp_path / "reference.npz"
+    first = evaluate.Arguments(run_dir=run, num_images=12, write_reference=path)
+    assert evaluate.act(first) == 0
+    monkeypatch.setattr("transgan_tf.data.load_dataset", None)
+    second = evaluate.Arguments(run_dir=run, num_images=12, reference=path)
+    assert evaluate.act(second) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and lines[0] == lines[1]
+
+
+def test_the_floor_needs_no_checkpoint(run, monkeypatch, capsys):
+    store = ArrayStore(IMAGES)
+    monkeypatch.setattr("transgan_tf.data.load_dataset", lambda *_: store)
+    before = lines_of(run)
+    arguments = evaluate.Arguments(run_dir=run, metrics="fid", floor=True)
+    assert evaluate.act(arguments) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["protocol"]["reference"] == "the other half"
+    assert lines_of(run) == before
