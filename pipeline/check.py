@@ -18,8 +18,8 @@ from pipeline.layout import shard_of
 from pipeline.statistics import Statistics
 from pipeline.tfrecord import BrokenRecord
 from pipeline.tfrecord import read_records
-from pipeline.transform import PNG_END
 from pipeline.transform import histogram
+from pipeline.transform import is_whole
 from transgan_tf.checked import UserError
 from transgan_tf.manifest import MANIFEST
 from transgan_tf.manifest import SPLITS
@@ -188,8 +188,10 @@ def check_record(serialized: bytes, manifest: Manifest) -> dict:
     except Exception as error:
         # A broken file makes Pillow's decoders raise nearly anything.
         raise ValueError(f"its image cannot be decoded ({error})") from None
-    if image.format == "PNG" and not found["encoded"].endswith(PNG_END):
-        raise ValueError("its image breaks off")
+    if not is_whole(found["encoded"], settings.format):
+        raise ValueError(
+            "its image is damaged or odd, so that TensorFlow may refuse it"
+        )
     side = settings.image_size
     sizes = {image.size, (found["width"], found["height"])}
     if sizes != {(side, side)}:

@@ -2,6 +2,9 @@
 
 import io
 import math
+import re
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +18,12 @@ from transgan_tf.manifest import DatasetSettings
 
 # Larger than any photograph; what claims to be larger is not read at all.
 LARGEST_FILE = 512 * 2**20
-# Where a PNG file tells the bits of a value, which Pillow does not.
-_PNG_BIT_DEPTH = 24
-# The last chunk; Pillow can do without, TensorFlow cannot.
-PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_JPEG_END = b"\xff\xd9"
+# How a PNG file of the only depth begins that is stored: its signature and the
+# name and length of its header come before the depth, its packing after it.
+_PNG_START = rb"\x89PNG\r\n\x1a\n\0\0\0\rIHDR.{8}\x08.\0\0"
+_PNG_CHUNKS = rb"IHDR( [a-z][A-Za-z]{3})*( IDAT)+( [a-z][A-Za-z]{3})* IEND"
+_PNG_SIGNATURE_LENGTH = 8
 _ORIENTATION, _UPRIGHT = 0x0112, 1
 
 
@@ -153,16 +158,44 @@ def _is_stored_form(source, data, settings):
         and not source.has_transparency_data
         and getattr(source, "n_frames", 1) == 1
         and source.getexif().get(_ORIENTATION, _UPRIGHT) == _UPRIGHT
-        and (source.format != "PNG" or _is_whole_png(data))
+        and is_whole(data, settings.format)
     )
 
 
-def _is_whole_png(data):
-    """Tells of a PNG file that Pillow reads whether TensorFlow does, too."""
-    return data[_PNG_BIT_DEPTH] == 8 and data.endswith(PNG_END)
+def is_whole(data: bytes, format: str) -> bool:
+    """Tells of a file that Pillow reads whether TensorFlow does, too.
+
+    Pillow does without a file's end, without the checksums of a PNG file's
+    chunks and without their order; TensorFlow does not. May say no to odd
+    files that TensorFlow reads.
+
+    Args:
+        data: the file.
+        format: `"png"` or `"jpeg"`.
+    """
+    if format == "jpeg":
+        return data.endswith(_JPEG_END)
+    if not re.match(_PNG_START, data, re.DOTALL):
+        return False
+    names = b" ".join(_png_chunks(data))
+    return re.fullmatch(_PNG_CHUNKS, names) is not None
+
+
+def _png_chunks(data) -> Iterator[bytes]:
+    """Yields the names of a PNG file's chunks; an empty one of a broken one."""
+    place = _PNG_SIGNATURE_LENGTH
+    while place < len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        content = data[place + 4 : place + 8 + length]
+        checksum = data[place + 8 + length : place + 12 + length]
+        sound = checksum == zlib.crc32(content).to_bytes(4, "big")
+        yield content[:4] if sound else b""
+        place += 12 + length
 
 
 def _encode(image, settings):
+    # Pillow would write the source's colour profile and comment, too.
+    image.info = {}
     file = io.BytesIO()
     options = {}
     if settings.format == "jpeg":

@@ -2,11 +2,14 @@
 
 import dataclasses
 import io
+import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from PIL import ImageCms
+from PIL import PngImagePlugin
 
 from pipeline.transform import BadImage
 from pipeline.transform import Filtered
@@ -28,6 +31,13 @@ def pixels(encoded):
 
 def made(data, **settings):
     return make_image(data, dataclasses.replace(SETTINGS, **settings))
+
+
+def flipped(data, place, bit=0):
+    """Returns bytes of which one bit is another."""
+    changed = bytearray(data)
+    changed[place] ^= 1 << bit
+    return bytes(changed)
 
 
 @pytest.mark.parametrize("name", sound_files())
@@ -97,15 +107,50 @@ def test_a_turned_or_deep_file_is_not_kept():
     assert pixels(made(shallow, channels=1).encoded).dtype == np.uint8
 
 
-def test_a_png_that_tensorflow_would_refuse_is_made_anew():
-    whole = encoded(crop(3, 16, 16))
-    without_end = whole[:-12]
+def chunk(name, content):
+    checksum = zlib.crc32(name + content).to_bytes(4, "big")
+    return len(content).to_bytes(4, "big") + name + content + checksum
+
+
+PNG = encoded(crop(3, 16, 16))
+JPEG = encoded(crop(3, 16, 16), "JPEG")
+# The signature, and the header's chunk.
+BEFORE, HEADER, AFTER = PNG[:8], PNG[8:33], PNG[33:]
+REFUSED = {
+    "a png without its end": PNG[:-12],
+    "a png whose pixels have another checksum": flipped(PNG, -13),
+    "a png whose header is not first": BEFORE
+    + chunk(b"tEXt", b"a\0b")
+    + HEADER
+    + AFTER,
+    "a png with two headers": BEFORE + HEADER + HEADER + AFTER,
+    "a png with a chunk nobody knows": BEFORE
+    + HEADER
+    + chunk(b"ABCD", b"")
+    + AFTER,
+    "a png packed in another way": BEFORE
+    + chunk(b"IHDR", flipped(HEADER, 18)[8:-4])
+    + AFTER,
+    "a jpeg whose end is damaged": JPEG[:-2] + bytes(2),
+    "a jpeg whose last byte is damaged": flipped(JPEG, -1, 2),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_pillow_reads_and_tensorflow_refuses_is_made_anew(name):
+    data = REFUSED[name]
+    format = name.split()[1]
     with pytest.raises(tf.errors.InvalidArgumentError):
-        tf.io.decode_image(without_end)
-    image = made(without_end)
-    assert image.encoded != without_end
+        tf.io.decode_image(data)
     np.testing.assert_array_equal(
-        tf.io.decode_image(image.encoded), crop(3, 16, 16)
+        pixels(data), pixels({"png": PNG, "jpeg": JPEG}[format])
+    )
+    image = made(data, format=format)
+    assert image.encoded != data
+    decoded = tf.io.decode_image(image.encoded)
+    tolerance = {"png": 0, "jpeg": 40}[format]
+    np.testing.assert_allclose(
+        decoded, pixels(data).astype(int), atol=tolerance
     )
 
 
@@ -116,6 +161,47 @@ def test_jpeg_is_counted_as_stored():
     np.testing.assert_array_equal(image.histogram, counts)
     larger = made(encoded(crop(8, 40, 40)), format="jpeg", quality=95)
     assert len(larger.encoded) > len(image.encoded)
+
+
+def with_metadata(image, format):
+    """Returns a file that carries all that Pillow writes of a source."""
+    profile = ImageCms.createProfile("sRGB")
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    options = {
+        "icc_profile": ImageCms.ImageCmsProfile(profile).tobytes(),
+        "exif": exif,
+    }
+    if format == "JPEG":
+        options |= {"dpi": (300, 300), "comment": "by someone"}
+    if format == "PNG":
+        text = PngImagePlugin.PngInfo()
+        text.add_text("Author", "someone")
+        text.add(b"gAMA", (45_455).to_bytes(4, "big"))
+        options |= {"dpi": (300, 300), "pnginfo": text}
+    return encoded(image, format, **options)
+
+
+@pytest.mark.parametrize("stored", ["png", "jpeg"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_metadata_of_the_source_is_not_stored(format, stored):
+    image = Image.fromarray(crop(4, 40, 40))
+    told, plain = with_metadata(image, format), encoded(image, format)
+    np.testing.assert_array_equal(pixels(told), pixels(plain))
+    assert (
+        made(told, format=stored).encoded == made(plain, format=stored).encoded
+    )
+
+
+@pytest.mark.parametrize("stored", ["png", "jpeg"])
+def test_the_comment_of_a_gif_is_not_stored(stored):
+    image = Image.fromarray(crop(4, 40, 40)).quantize(16)
+    told = encoded(image, "GIF", comment=b"by someone")
+    plain = encoded(image, "GIF")
+    assert b"by someone" in told
+    assert (
+        made(told, format=stored).encoded == made(plain, format=stored).encoded
+    )
 
 
 def test_filters():

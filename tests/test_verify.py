@@ -133,13 +133,22 @@ def test_another_file_among_the_shards(dataset, capsys):
     assert check(dataset, capsys) == (1, expected)
 
 
+def other_checksum(png):
+    """Returns the file with the checksum of its pixels changed."""
+    return png[:-13] + bytes([png[-13] ^ 1]) + png[-12:]
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"encoded": encoded(crop(1, 16, 17))}, "its size is (17, 16), not"),
         ({"encoded": encoded(crop(1, 16, 16)[..., 0])}, "its mode is L, not"),
         ({"encoded": encoded(crop(1, 16, 16))[:99]}, "cannot be decoded"),
-        ({"encoded": encoded(crop(1, 16, 16))[:-12]}, "its image breaks off"),
+        ({"encoded": encoded(crop(1, 16, 16))[:-12]}, "its image is damaged"),
+        (
+            {"encoded": other_checksum(encoded(crop(1, 16, 16)))},
+            "its image is damaged",
+        ),
         ({"height": 17}, "its size is"),
         (
             {"encoded": encoded(crop(1, 16, 16), "JPEG"), "format": "jpeg"},
@@ -157,6 +166,21 @@ def test_a_record_that_is_not_as_promised(dataset, capsys, change, reason):
     assert status == 1
     assert line.startswith(f"error: {FIRST}, record 2: ")
     assert reason in line
+
+
+def test_a_jpeg_whose_end_is_damaged(tmp_path, capsys):
+    files = {f"{n}.png": encoded(crop(n, 16, 16)) for n in range(3)}
+    source = write_folder(tmp_path / "photos", files)
+    dataset = prepare(tmp_path, source=source, format="jpeg", shards=1)
+    assert check(dataset, capsys)[0] == 0
+    name = "train-00000-of-00001.tfrecord"
+    records = read_shard(dataset, name)
+    image = decode(records[1])["encoded"]
+    records[1] = changed(records[1], encoded=image[:-2] + bytes(2))
+    write_shard(dataset, records, name)
+    status, line = check(dataset, capsys)
+    assert status == 1
+    assert line.startswith(f"error: {name}, record 1: its image is damaged")
 
 
 def test_bytes_that_are_no_example(dataset, capsys):
