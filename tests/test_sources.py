@@ -3,7 +3,10 @@
 import gzip
 import json
 import os
+import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +25,8 @@ from tests.prepared import quarantine
 from tests.prepared import records
 from transgan_tf import data
 from transgan_tf.manifest import load_manifest
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_archives_hold_the_same_images(tmp_path):
@@ -198,6 +203,54 @@ def test_an_lmdb_like_lsuns(tmp_path):
         "stage": "read",
         "reason": "the file is empty",
     }
+
+
+LAST_PAGES = 2 * 4096
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [lambda n: n // 2, lambda n: n * 9 // 10, lambda n: n - LAST_PAGES],
+    ids=["half", "nine tenths", "all but two pages"],
+)
+def test_an_lmdb_that_breaks_off_is_refused(kept, tmp_path):
+    source = write_lmdb(tmp_path / "a_lmdb", photographs(100, "WEBP"))
+    size = os.path.getsize(source / "data.mdb")
+    os.truncate(source / "data.mdb", kept(size))
+    words = ["--dataset=cats", "--image_size=16", f"--source={source}"]
+    # A process of its own, since reading on would kill it by a signal.
+    result = subprocess.run(
+        [sys.executable, "-m", "pipeline.preprocess", *words],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.strip().splitlines()[-1] == (
+        f"error: {source} is not complete, since data.mdb has "
+        f"{kept(size):,} bytes where its pages take {size:,}: fetch it again"
+    )
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_is_no_lmdb(tmp_path, capsys):
+    source = write_folder(tmp_path / "a_lmdb", {"data.mdb": b"x" * 50_000})
+    assert prepared.run(tmp_path, source=source) == 1
+    error = capsys.readouterr().err
+    assert "cannot be read as an LMDB environment (" in error
+
+
+def test_an_lmdb_value_that_is_too_large(tmp_path, monkeypatch):
+    files = photographs(8) | {"huge": encoded(crop(9), "BMP")}
+    source = write_lmdb(tmp_path / "a_lmdb", files)
+    limit = len(files["huge"]) - 1
+    monkeypatch.setattr("pipeline.sources.base.LARGEST_FILE", limit)
+    made = prepare(tmp_path, source=source, max_bad_fraction=0.2)
+    (row,) = quarantine(made)
+    assert row["source"] == "huge"
+    assert row["stage"] == "read"
+    assert row["reason"] == f"it has {limit + 1:,} bytes"
 
 
 def test_the_embedded_digits(tmp_path):

@@ -9,6 +9,7 @@ from tests import prepared
 from tests.photos import crop
 from tests.prepared import images
 from tests.prepared import prepare
+from tests.prepared import quarantine
 from tests.prepared import records
 from transgan_tf.manifest import load_manifest
 
@@ -87,6 +88,21 @@ def test_other_sizes_are_resized(data_dir, tmp_path):
     assert len(found) == COUNTS["train"]
     assert {image.shape for image in found.values()} == {(8, 8, 3)}
     assert np.mean([image.mean() for image in found.values()]) > 1
+
+
+def test_a_file_that_is_too_large(data_dir, tmp_path, monkeypatch):
+    limit = 400
+    monkeypatch.setattr("pipeline.sources.base.LARGEST_FILE", limit)
+    made = prepare(
+        tmp_path, **BUILDER, tfds_data_dir=data_dir, max_bad_fraction=0.99
+    )
+    sizes = [len(record["encoded"]) for record in records(made)]
+    reasons = [row["reason"] for row in quarantine(made)]
+    assert len(sizes) + len(reasons) == COUNTS["train"]
+    assert max(sizes) <= limit
+    large = [int(reason.split()[2]) for reason in reasons]
+    assert reasons == [f"it has {size} bytes" for size in large]
+    assert min(large) > limit
 
 
 @pytest.mark.parametrize(

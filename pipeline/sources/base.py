@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import apache_beam as beam
 
+from pipeline.transform import LARGEST_FILE
 from transgan_tf.checked import UserError
 from transgan_tf.manifest import SourceFacts
 
@@ -116,6 +117,11 @@ class ListTasks(beam.PTransform):
             # Without it one worker would do all that it listed.
             | "Share out" >> beam.Reshuffle()
         )
+
+
+def too_large(size: int) -> str | None:
+    """Returns why a file of so many bytes is not read, or None."""
+    return f"it has {size:,} bytes" if size > LARGEST_FILE else None
 
 
 def as_key(name: str) -> str:

@@ -13,7 +13,7 @@ from pipeline.sources.base import Listed
 from pipeline.sources.base import Source
 from pipeline.sources.base import SourceError
 from pipeline.sources.base import as_key
-from pipeline.transform import LARGEST_FILE
+from pipeline.sources.base import too_large
 from transgan_tf.images import SUFFIXES
 
 # What is wrong with the one file; other errors are of the machine, and a job
@@ -47,10 +47,8 @@ class Folder(Source):
     def read(self, task):
         for name, size in task:
             name = os.fsdecode(name)
-            data, error = b"", None
-            if size > LARGEST_FILE:
-                error = f"it has {size:,} bytes"
-            else:
+            data, error = b"", too_large(size)
+            if error is None:
                 try:
                     data = files.read(files.join(self.path, name))
                 except OSError as refused:

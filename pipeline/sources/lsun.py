@@ -1,5 +1,6 @@
 """LSUN's LMDB environments: keys to WebP or JPEG files."""
 
+import contextlib
 import os
 import threading
 
@@ -11,6 +12,7 @@ from pipeline.sources.base import Item
 from pipeline.sources.base import Listed
 from pipeline.sources.base import Source
 from pipeline.sources.base import SourceError
+from pipeline.sources.base import too_large
 
 # One environment may be open once in a process, whatever its threads do, and
 # must not cross a fork.
@@ -55,19 +57,28 @@ class Lmdb(Source):
 
     def read(self, task):
         first, count = task
-        with _environment(self.path).begin(buffers=False) as transaction:
+        with self._transaction() as transaction:
             cursor = transaction.cursor()
             cursor.set_range(first)
             for key, value in cursor.iternext():
-                yield Item(_text(key), value)
+                name, error = _text(bytes(key)), too_large(len(value))
+                # Only now is the value read and copied.
+                data = b"" if error else bytes(value)
+                yield Item(name, data, error=error)
                 count -= 1
                 if not count:
                     return
 
     def _keys(self):
+        with self._transaction() as transaction:
+            for key in transaction.cursor().iternext(values=False):
+                yield bytes(key)
+
+    @contextlib.contextmanager
+    def _transaction(self):
         try:
-            with _environment(self.path).begin() as transaction:
-                yield from transaction.cursor().iternext(values=False)
+            with _environment(self.path).begin(buffers=True) as transaction:
+                yield transaction
         except lmdb.Error as error:
             raise SourceError(
                 f"{self.path} cannot be read as an LMDB environment ({error}): "
@@ -79,10 +90,26 @@ def _environment(path):
     with _lock:
         place = (os.getpid(), os.path.realpath(path))
         if place not in _open:
-            _open[place] = lmdb.open(
-                path, readonly=True, lock=False, readahead=False
-            )
+            _open[place] = _opened(path)
         return _open[place]
+
+
+def _opened(path):
+    """Opens an environment, unless its file breaks off.
+
+    Reading memory that is mapped beyond a file's end kills the process.
+    """
+    environment = lmdb.open(path, readonly=True, lock=False, readahead=False)
+    pages = environment.info()["last_pgno"] + 1
+    whole = pages * environment.stat()["psize"]
+    size = os.path.getsize(os.path.join(path, "data.mdb"))
+    if size < whole:
+        environment.close()
+        raise SourceError(
+            f"{path} is not complete, since data.mdb has {size:,} bytes where "
+            f"its pages take {whole:,}: fetch it again"
+        )
+    return environment
 
 
 def _text(key):

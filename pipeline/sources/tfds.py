@@ -12,6 +12,7 @@ from pipeline.sources.base import TASK_SIZE
 from pipeline.sources.base import Item
 from pipeline.sources.base import Source
 from pipeline.sources.base import SourceError
+from pipeline.sources.base import too_large
 from transgan_tf.manifest import SourceFacts
 
 
@@ -66,7 +67,8 @@ class Tfds(Source):
                 label = int(task[self.label][index])
             data = task[self.image][index]
             # -1 is what these datasets say of an image without a label.
-            yield Item(name.decode(), data, None if label < 0 else label)
+            label = None if label < 0 else label
+            yield Item(name.decode(), data, label, too_large(len(data)))
 
 
 class ReadTfds(beam.PTransform):
