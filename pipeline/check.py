@@ -210,6 +210,8 @@ def check_statistics(
         content = json.loads(files.read(files.join(folder, STATISTICS)))
     except ValueError as error:
         raise DatasetError(f"{STATISTICS} cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise DatasetError(f"{STATISTICS} holds no object")
     expected = {
         "images": {split: manifest.count(split) for split in SPLITS},
         "channels": total.channels(),

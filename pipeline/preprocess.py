@@ -8,6 +8,7 @@ from typing import Literal
 
 import tyro
 
+from pipeline.extras import told_if_missing
 from pipeline.quiet import import_beam_quietly
 from transgan_tf import cli
 from transgan_tf.checked import ConfigError
@@ -122,6 +123,7 @@ class Arguments:
         )
 
 
+@told_if_missing()
 def run(arguments: Arguments, flags: list[str]) -> int:
     """Does what the command line says; `flags` are Beam's."""
     name = arguments.dataset

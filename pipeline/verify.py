@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 
+from pipeline.extras import told_if_missing
 from pipeline.quiet import import_beam_quietly
 from transgan_tf import cli
 
@@ -20,6 +21,7 @@ class Arguments:
     """Check files, sizes, hashes and numbers of records alone."""
 
 
+@told_if_missing()
 def run(arguments: Arguments) -> int:
     """Does what the command line says; returns the exit status."""
     import_beam_quietly()

@@ -148,6 +148,67 @@ def test_a_damaged_header_within_a_tar_is_not_taken_for_its_end(
     assert "(bad checksum): it is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_zeroed_header_within_a_tar_is_not_taken_for_its_end(
+    mode, tmp_path, capsys
+):
+    path = write_tar(tmp_path / "a.tar", photographs(9))
+    with tarfile.open(path) as archive:
+        place = archive.getmembers()[4].offset
+    content = bytearray(path.read_bytes())
+    content[place : place + 512] = bytes(512)
+    if mode == "w:gz":
+        content = gzip.compress(content)
+        path = tmp_path / "a.tar.gz"
+    path.write_bytes(content)
+    assert prepared.run(tmp_path, source=path) == 1
+    error = capsys.readouterr().err
+    assert "(more follows the mark of its end): it is damaged" in error
+    assert not (tmp_path / "cats").exists()
+
+
+def test_zeros_after_the_end_of_a_tar_and_parts_of_its_compression(tmp_path):
+    files = photographs(9)
+    content = write_tar(tmp_path / "a.tar", files).read_bytes()
+    (tmp_path / "a.tar").write_bytes(content + bytes(99_999))
+    # As programs make them that compress in parallel.
+    parts = gzip.compress(content[:9000]) + gzip.compress(content[9000:])
+    (tmp_path / "a.tar.gz").write_bytes(parts)
+    for name in ("a.tar", "a.tar.gz"):
+        made = prepare(tmp_path / name[2:], source=tmp_path / name)
+        assert set(images(made)) == set(files)
+
+
+def test_a_compressed_tar_whose_checksum_is_wrong(tmp_path, capsys):
+    path = write_tar(tmp_path / "a.tar.gz", photographs(9), "w:gz")
+    content = bytearray(path.read_bytes())
+    # The checksum, which the length follows.
+    content[-8] ^= 1
+    path.write_bytes(content)
+    assert prepared.run(tmp_path, source=path) == 1
+    assert "(CRC check failed" in capsys.readouterr().err
+
+
+# Where an entry of a zip archive's directory holds these.
+VERSION, NAME = 6, 46
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "reason"),
+    [(VERSION, 200, "zip file version 20.0"), (NAME, 255, "'utf-8' codec")],
+)
+def test_a_zip_whose_directory_is_damaged(
+    place, value, reason, tmp_path, capsys
+):
+    path = write_zip(tmp_path / "a.zip", {"é.png": encoded(crop(1))})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\1\2") + place] = value
+    path.write_bytes(content)
+    assert prepared.run(tmp_path, source=path) == 1
+    error = capsys.readouterr().err
+    assert f"cannot be read as a zip archive ({reason}" in error
+
+
 def test_links_within_a_tar_are_named(tmp_path):
     path = write_tar(tmp_path / "a.tar", photographs(3))
     with tarfile.open(path, "a") as archive:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -216,6 +217,22 @@ def test_statistics_that_are_not_of_these_images(dataset, capsys):
     assert line.startswith("error: statistics.json says channels = ")
     (dataset / "statistics.json").write_text("{")
     assert "statistics.json cannot be read" in check(dataset, capsys)[1]
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "3"])
+def test_statistics_that_are_no_object(dataset, capsys, content):
+    (dataset / "statistics.json").write_text(content)
+    status, line = check(dataset, capsys)
+    assert (status, line) == (1, "error: statistics.json holds no object")
+
+
+def test_beam_that_is_not_installed(dataset, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    assert check(dataset, capsys) == (
+        1,
+        "error: the package apache_beam is missing: "
+        "pip install -e '.[pipeline]'",
+    )
 
 
 def test_what_is_no_dataset(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Zip and tar archives, read in place and never extracted."""
 
+import gzip
 import tarfile
 import zipfile
 import zlib
@@ -18,6 +19,18 @@ from transgan_tf.images import SUFFIXES
 # shared out all the same, each of so many tasks reads it all and takes every
 # so many-th image: decompressing is cheap beside decoding and encoding.
 COMPRESSED_TAR_TASKS = 8
+_BLOCK = 2**20
+
+
+# What zipfile raises of a damaged directory: names that are no text, versions
+# that do not exist.
+_DAMAGED_ZIP = (
+    OSError,
+    UnicodeDecodeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+)
+_DAMAGED_TAR = (OSError, EOFError, tarfile.TarError, zlib.error)
 
 
 class Archive(Source):
@@ -36,6 +49,11 @@ class Archive(Source):
         return files.modified(self.path)
 
     def damaged(self, error) -> SourceError:
+        if isinstance(error, PermissionError):
+            return SourceError(
+                f"{self.path} cannot be read ({error.strerror}): check its "
+                "permissions"
+            )
         return SourceError(
             f"{self.path} cannot be read as a {self.kind} archive ({error}): "
             "it is damaged or not complete; fetch it again"
@@ -79,7 +97,7 @@ class Zip(Archive):
             with files.open_file(self.path) as file:
                 with zipfile.ZipFile(file) as archive:
                     members = archive.infolist()
-        except (OSError, zipfile.BadZipFile) as error:
+        except _DAMAGED_ZIP as error:
             raise self.damaged(error) from None
         for index, member in enumerate(members):
             if _is_image(member.filename):
@@ -135,7 +153,7 @@ class Tar(Archive):
     kind = "tar"
 
     def listing(self):
-        for member, _ in self.members("r:"):
+        for member, _ in self.members():
             name = _key(member.name)
             error = _refusal(name, member.size, member.islnk())
             locator = (name, member.offset_data, member.size, error)
@@ -150,19 +168,33 @@ class Tar(Archive):
                 else:
                     yield Item(name, error=error)
 
-    def members(self, mode: str):
+    def members(self):
         """Yields `(member, archive)` of the images, in the archive's order."""
         try:
-            with files.open_file(self.path) as file:
-                with tarfile.open(
-                    fileobj=file, mode=mode, tarinfo=_StrictHeader
-                ) as archive:
-                    for member in archive:
-                        is_file = member.isreg() or member.islnk()
-                        if is_file and _is_image(member.name):
-                            yield member, archive
-        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+            with (
+                files.open_file(self.path) as file,
+                self._opened(file) as archive,
+            ):
+                for member in archive:
+                    is_file = member.isreg() or member.islnk()
+                    if is_file and _is_image(member.name):
+                        yield member, archive
+                _require_end(archive.fileobj)
+        except _DAMAGED_TAR as error:
             raise self.damaged(error) from None
+
+    def _opened(self, file):
+        return tarfile.open(fileobj=file, mode="r:", tarinfo=_StrictHeader)
+
+
+def _require_end(file):
+    """Raises `tarfile.ReadError` unless only zeros follow.
+
+    A header that was zeroed looks like the end, but members follow it.
+    """
+    while block := file.read(_BLOCK):
+        if block.count(0) < len(block):
+            raise tarfile.ReadError("more follows the mark of its end")
 
 
 class CompressedTar(Tar):
@@ -171,7 +203,7 @@ class CompressedTar(Tar):
     kind = "tar.gz"
 
     def listing(self):
-        for member, _ in self.members("r|gz"):
+        for member, _ in self.members():
             yield Listed(_key(member.name), member.size, None)
 
     def list_tasks(self):
@@ -180,8 +212,17 @@ class CompressedTar(Tar):
 
     def read(self, task):
         (first,) = task
-        for place, (member, archive) in enumerate(self.members("r|gz")):
+        for place, (member, archive) in enumerate(self.members()):
             if place % COMPRESSED_TAR_TASKS == first:
                 error = _refusal(member.name, member.size, member.islnk())
                 data = b"" if error else archive.extractfile(member).read()
                 yield Item(_key(member.name), data, error=error)
+
+    def _opened(self, file):
+        # Not by tarfile's own mode for gzip, which reads the first part alone
+        # of a file that was compressed in parts, and checks no checksum.
+        return tarfile.open(
+            fileobj=gzip.GzipFile(fileobj=file),
+            mode="r|",
+            tarinfo=_StrictHeader,
+        )
