@@ -13,6 +13,7 @@ import apache_beam as beam
 from pipeline import files
 from pipeline.layout import folder_of
 from pipeline.layout import labels_by_folder
+from pipeline.output import is_finished
 from pipeline.output import replace_shards
 from pipeline.results import BAD
 from pipeline.results import ENTRY
@@ -193,7 +194,8 @@ class Finish(beam.DoFn):
     """All results of the job -> the dataset, and its `Outcome` in a file.
 
     The quarantine is written in any case; the rest only if there are images and
-    few enough bad ones, and the manifest last.
+    few enough bad ones, and the manifest last. Trying again does no harm, not
+    even after all was done.
 
     Args:
         plan: `Plan`.
@@ -208,11 +210,11 @@ class Finish(beam.DoFn):
             results.add(*part)
         self._write(QUARANTINE, results.quarantine())
         outcome = results.outcome(self.plan)
-        if outcome.accepted:
-            names = [shard.name for shard, _ in results.shards]
-            replace_shards(self.plan, names)
+        manifest = results.manifest(self.plan)
+        if outcome.accepted and not is_finished(self.plan, manifest):
+            replace_shards(self.plan, manifest.shards)
             self._write(STATISTICS, results.statistics(self.plan))
-            self._write(MANIFEST, results.manifest(self.plan).to_json())
+            self._write(MANIFEST, manifest.to_json())
         content = json.dumps(dataclasses.asdict(outcome)).encode()
         files.write(files.join(self.plan.work, OUTCOME), content)
 

@@ -13,6 +13,8 @@ from apache_beam.io.filesystems import FileSystems
 from transgan_tf.checked import UserError
 
 _PLAIN = CompressionTypes.UNCOMPRESSED
+# To delete a folder; every one deletes what the one before has missed.
+_ATTEMPTS = 99
 
 
 class FileSystemError(UserError):
@@ -60,6 +62,10 @@ def open_file(path: str):
 
 def create(path: str):
     """Opens a file for writing bytes; the folder must exist."""
+    if not is_remote(path):
+        # Beam would make the folder anew, also for the workers of a killed job
+        # that live on for some seconds.
+        return open(path, "wb")
     return FileSystems.create(path, compression_type=_PLAIN)
 
 
@@ -92,6 +98,13 @@ def read(path: str) -> bytes:
         return file.read()
 
 
+def size(path: str) -> int:
+    """Returns the number of a file's bytes."""
+    if is_remote(path):
+        return FileSystems.match([path])[0].metadata_list[0].size_in_bytes
+    return os.path.getsize(path)
+
+
 def names_in(folder: str) -> list[str]:
     """Returns the names in a folder; none if it is missing."""
     if not is_remote(folder):
@@ -106,7 +119,7 @@ def delete(path: str) -> None:
     """Deletes a file, or a folder with all that is in it, if there is one."""
     if not is_remote(path):
         if os.path.isdir(path):
-            shutil.rmtree(path)
+            _delete_folder(path)
         else:
             pathlib.Path(path).unlink(missing_ok=True)
         return
@@ -114,6 +127,16 @@ def delete(path: str) -> None:
     for name in (path, f"{path.rstrip('/')}/"):
         with contextlib.suppress(BeamIOError):
             FileSystems.delete([name])
+
+
+def _delete_folder(path):
+    """Deletes a local folder, into which a killed job's worker may write."""
+    for _ in range(_ATTEMPTS):
+        # What was written meanwhile keeps the folder from going.
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path)
+            return
+    shutil.rmtree(path)
 
 
 def modified(path: str) -> float:

@@ -14,7 +14,7 @@ from pipeline.output import JobError
 from pipeline.output import is_done
 from pipeline.output import opened
 from pipeline.output import refuse_others
-from pipeline.output import remove_work
+from pipeline.output import remove_leftovers
 from pipeline.results import Outcome
 from pipeline.results import Plan
 from pipeline.results import read_outcome
@@ -32,7 +32,7 @@ LOCAL_SECONDS, REMOTE_SECONDS = 0.5, 15.0
 # Lines of tracebacks that tell of the machine or the source, not of our code.
 _OF_THE_MACHINE = (
     r"^(?:[\w.]+\.)?"
-    r"((?:OS|IO|BeamIO|Permission|FileNotFound|Memory|Source)Error: .*)"
+    r"((?:OS|IO|BeamIO|Permission|FileNotFound|Memory|Source|Job)Error: .*)"
 )
 
 
@@ -72,7 +72,7 @@ def prepare(plan: Plan, source: Source, options, overwrite: bool) -> int:
     """Makes the dataset unless it is there; returns the exit status."""
     if not overwrite:
         if is_done(plan, source):
-            remove_work(plan.output)
+            remove_leftovers(plan.output)
             print(f"{plan.output} is there already, of these images")
             return cli.DONE
         refuse_others(plan.output)

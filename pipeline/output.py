@@ -19,7 +19,8 @@ from transgan_tf.checked import UserError
 from transgan_tf.checked import differences
 from transgan_tf.manifest import MANIFEST
 from transgan_tf.manifest import QUARANTINE
-from transgan_tf.manifest import STATISTICS
+from transgan_tf.manifest import Manifest
+from transgan_tf.manifest import Shard
 from transgan_tf.manifest import parse_manifest
 
 WORK = ".work-"
@@ -85,7 +86,7 @@ def opened(plan: Plan):
     files.make_folder(plan.output)
     with _locked(plan.output):
         files.make_folder(plan.work)
-        remove_work(plan.output, but=plan.work)
+        _remove_work(plan.output, but=plan.work)
         try:
             yield
         except BaseException:
@@ -120,23 +121,61 @@ def _lock(descriptor, folder):
         ) from None
 
 
-def remove_work(folder: str, but: str = "") -> None:
-    """Removes what interrupted jobs left."""
+def remove_leftovers(folder: str) -> None:
+    """Removes what interrupted jobs left of a local dataset that is there.
+
+    Unless another job works on it. On remote file systems nothing tells a
+    running job from an interrupted one, so all stays.
+    """
+    if files.is_remote(folder):
+        return
+    with contextlib.suppress(JobError), _locked(folder):
+        _remove_work(folder)
+
+
+def _remove_work(folder, but=""):
     for name in files.names_in(folder):
         path = files.join(folder, name)
         if _WORK_NAME.fullmatch(name) and path != but:
             files.delete(path)
 
 
-def replace_shards(plan: Plan, names: list[str]) -> None:
+def is_finished(plan: Plan, manifest: Manifest) -> bool:
+    """Tells whether this very job has put the dataset in its place already.
+
+    An earlier dataset may have had the same manifest; then shards of this job
+    still wait among the work.
+    """
+    path = files.join(plan.output, MANIFEST)
+    if not files.exists(path):
+        return False
+    same = files.read(path) == manifest.to_json().encode()
+    names = {shard.name for shard in manifest.shards}
+    return same and names.isdisjoint(files.names_in(plan.work))
+
+
+def replace_shards(plan: Plan, shards: tuple[Shard, ...]) -> None:
     """Puts finished shards in the place of an earlier dataset's.
 
     The earlier manifest goes first: what is left must not pass for a dataset.
+    Runners may begin anew where an attempt failed, so what that has done
+    already is left as it is.
+
+    Raises:
+        JobError: a finished shard is gone.
     """
-    there = files.names_in(plan.output)
-    shards = [name for name in there if re.fullmatch(SHARD_NAME, name)]
-    for name in (MANIFEST, STATISTICS, *shards):
-        files.delete(files.join(plan.output, name))
-    for name in names:
-        finished = files.join(plan.work, name)
-        files.replace(finished, files.join(plan.output, name))
+    files.delete(files.join(plan.output, MANIFEST))
+    names = {shard.name for shard in shards}
+    for name in files.names_in(plan.output):
+        if re.fullmatch(SHARD_NAME, name) and name not in names:
+            files.delete(files.join(plan.output, name))
+    waiting = set(files.names_in(plan.work))
+    for shard in shards:
+        path = files.join(plan.output, shard.name)
+        if shard.name in waiting:
+            files.replace(files.join(plan.work, shard.name), path)
+        elif not files.exists(path) or files.size(path) != shard.bytes:
+            raise JobError(
+                f"{shard.name} has vanished from {plan.work} before it came to "
+                "its place: start the job again, and let nobody else work there"
+            )

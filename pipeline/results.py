@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pipeline import files
 from pipeline.layout import class_names
+from pipeline.layout import shard_names
 from pipeline.statistics import Statistics
 from transgan_tf.manifest import SPLITS
 from transgan_tf.manifest import DatasetSettings
@@ -130,6 +131,15 @@ class Results:
 
     def _problem(self, plan):
         bad, listed = len(self.bad), plan.source.count
+        if self._lost(plan):
+            files = len(shard_names(plan.settings))
+            return (
+                "Beam's runner has lost or doubled what workers sent "
+                f"({self._told():,} of {self.seen:,} images are written, bad "
+                f"or left out, in {len(self.shards):,} of {files:,} files): "
+                "start again with another --runner, or "
+                "--direct_running_mode=in_memory"
+            )
         if self.seen != listed:
             return (
                 f"the source has changed: {listed:,} images were listed and "
@@ -144,6 +154,17 @@ class Results:
         if not self.images()["train"]:
             return "no image is left for the split train: check the source"
         return ""
+
+    def _told(self):
+        """Returns of how many images it is known what became of them."""
+        written = sum(self.images().values())
+        return written + len(self.bad) + sum(self.left_out.values())
+
+    def _lost(self, plan):
+        """Tells whether the runner lost or doubled what workers sent."""
+        names = [shard.name for shard, _ in self.shards]
+        complete = names == shard_names(plan.settings)
+        return self._told() != self.seen or not complete
 
     def classes(self, plan: Plan) -> tuple[str, ...]:
         if not plan.settings.labels:

@@ -115,7 +115,7 @@ def test_nothing_else_is_left_in_the_folder(dataset):
 # === The same bytes, however it is run ===
 
 
-@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
+@pytest.mark.parametrize("mode", ["multi_threading", "multi_processing"])
 def test_the_mode_changes_no_byte(mode, dataset, folder, tmp_path):
     again = prepare(
         tmp_path,
@@ -294,6 +294,7 @@ def test_what_the_machine_does_is_told_in_one_sentence(
         ({"validation_fraction": 1.0}, "must be at least 0 and below 1"),
         ({"max_bad_fraction": 2}, "--max_bad_fraction must lie between"),
         ({"imagesize": 3}, "unknown flag --imagesize"),
+        ({"direct_num_workers": -3}, "--direct_num_workers must be at least 1"),
     ],
 )
 def test_mistakes_get_one_sentence(flags, sentence, tmp_path, capsys):
