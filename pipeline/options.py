@@ -14,6 +14,10 @@ LOCAL = "FnApiRunner"
 _LOCAL_RUNNERS = ("fnapi", "direct", "bundlebaseddirect", "switchingdirect")
 
 
+class UnknownFlag(ConfigError):
+    """A flag that nobody knows; its text is one sentence."""
+
+
 def beam_options(flags: list[str], arguments_type: type) -> PipelineOptions:
     """Makes the pipeline's options of the flags that are not ours.
 
@@ -26,7 +30,8 @@ def beam_options(flags: list[str], arguments_type: type) -> PipelineOptions:
         arguments_type: dataclass of our own flags, to suggest one.
 
     Raises:
-        ConfigError: nobody knows a flag, or the number of workers is negative.
+        UnknownFlag: nobody knows a flag.
+        ConfigError: the number of workers is negative.
     """
     known, unknown = _parse(flags)
     if known.direct_num_workers < 0:
@@ -35,22 +40,28 @@ def beam_options(flags: list[str], arguments_type: type) -> PipelineOptions:
             f"there are cores, got {known.direct_num_workers}"
         )
     runner = known.runner or LOCAL
-    if runner.lower().removesuffix("runner") in _LOCAL_RUNNERS:
-        own = [f"--{f.name}" for f in dataclasses.fields(arguments_type)]
-        for flag in unknown:
-            raise ConfigError(
-                f"unknown flag {flag}, neither ours nor Beam's"
-                f"{nearest(flag.partition('=')[0], own)}"
-            )
+    is_local = runner.lower().removesuffix("runner") in _LOCAL_RUNNERS
+    if not is_local:
+        # Beam would take these for flags of which they are the beginning.
+        _, left = _parse(flags, allow_abbrev=True)
+        unknown = [word for word in unknown if word not in left]
+    own = [f"--{f.name}" for f in dataclasses.fields(arguments_type)]
+    for flag in unknown:
+        raise UnknownFlag(
+            f"unknown flag {flag}, neither ours nor Beam's"
+            f"{nearest(flag.partition('=')[0], own)}"
+        )
+    if is_local:
         _never_flush_by_time()
         flags = [*_local_defaults(runner, flags), *flags]
     return PipelineOptions(flags)
 
 
-def _parse(flags):
+def _parse(flags, allow_abbrev=False):
     """Returns what Beam understands of the flags, and the other words."""
     parsers = []
-    PipelineOptions(flags).get_all_options(add_extra_args_fn=parsers.append)
+    PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
+    parsers[0].allow_abbrev = allow_abbrev
     return parsers[0].parse_known_args(flags)
 
 

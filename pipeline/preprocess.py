@@ -16,6 +16,9 @@ from transgan_tf.manifest import DatasetSettings
 from transgan_tf.presets import get_preset
 from transgan_tf.presets import preset_names
 
+# As tyro and Beam's parser exit of themselves.
+BAD_USAGE = 2
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -59,8 +62,8 @@ class Arguments:
     """The largest centred square, or none to refuse what is not square."""
     format: Literal["png", "jpeg"] = DatasetSettings.format
     """Of the stored images."""
-    quality: int = DatasetSettings.quality
-    """Of JPEG."""
+    quality: int | None = None
+    """Of JPEG, 1 to 95; 95 if left out."""
     min_size: int = DatasetSettings.min_size
     """Leave out images whose shorter side has fewer pixels."""
     max_aspect: float | None = DatasetSettings.max_aspect
@@ -79,6 +82,21 @@ class Arguments:
     """Share of bad images above which the job fails."""
     overwrite: bool = False
     """Replace what the dataset's folder holds."""
+
+    def check(self) -> None:
+        """Raises `ConfigError` for flags that cannot be meant so."""
+        name, share = self.dataset, self.max_bad_fraction
+        if Path(name).name != name or name in ("", ".."):
+            raise ConfigError(f"--dataset is a name, not a path, got {name!r}")
+        if not 0 <= share <= 1:
+            raise ConfigError(
+                f"--max_bad_fraction must lie between 0 and 1, got {share}"
+            )
+        if self.quality is not None and self.format != "jpeg":
+            raise ConfigError(
+                f"--quality is of JPEG files, and {self.format} is to be "
+                "stored: leave it out, or say --format=jpeg"
+            )
 
     def settings(self) -> DatasetSettings:
         """Returns the flags' settings, completed by the preset's."""
@@ -102,51 +120,74 @@ class Arguments:
 
     def find_source(self):
         """Returns the source that is given, or the preset's usual one."""
-        path, split = self.source, self.split
+        from pipeline.sources import find_source
+        from pipeline.sources import kind_of
+
+        path, kind, usual_split = self.source, self.source_type, "train"
         if self.dataset in preset_names():
             facts = get_preset(self.dataset).dataset
-            path = path or facts.builder
-            split = split or facts.split
+            usual_split = facts.split
             if not path:
-                raise ConfigError(
-                    f"--source is needed: where you have {facts.usual_source}"
-                )
+                # Never told from the path: a folder may have the same name.
+                path, kind = facts.builder, kind or _kind_of(facts)
         if not path:
             raise ConfigError(
                 "--source is needed: a folder, an archive, an LMDB environment "
                 "or the name of a tensorflow-datasets builder"
             )
-        from pipeline.sources import find_source
+        kind = kind or kind_of(path)
+        self._check_builders_flags(kind)
+        split = self.split or usual_split
+        return find_source(path, kind, split, self.tfds_data_dir)
 
-        return find_source(
-            path, self.source_type, split or "train", self.tfds_data_dir
+    def _check_builders_flags(self, kind):
+        if kind == "tfds":
+            return
+        for flag in ("split", "tfds_data_dir"):
+            if getattr(self, flag) is not None:
+                raise ConfigError(
+                    f"--{flag} is of tensorflow-datasets' builders, and the "
+                    f"source is a {kind}: leave it out"
+                )
+
+
+def _kind_of(facts):
+    """Returns the kind of a preset's usual source."""
+    if not facts.builder:
+        raise ConfigError(
+            f"--source is needed: where you have {facts.usual_source}"
         )
+    return "digits" if facts.builder == "digits" else "tfds"
 
 
 @told_if_missing()
 def run(arguments: Arguments, flags: list[str]) -> int:
     """Does what the command line says; `flags` are Beam's."""
-    name = arguments.dataset
-    if Path(name).name != name or name in ("", ".."):
-        raise ConfigError(f"--dataset is a name, not a path, got {name!r}")
-    share = arguments.max_bad_fraction
-    if not 0 <= share <= 1:
-        raise ConfigError(
-            f"--max_bad_fraction must lie between 0 and 1, got {share}"
-        )
+    arguments.check()
     settings = arguments.settings()
     import_beam_quietly()
     from apache_beam.io.filesystems import FileSystems
 
     from pipeline.job import make_plan
     from pipeline.job import prepare
+    from pipeline.options import UnknownFlag
     from pipeline.options import beam_options
 
-    options = beam_options(flags, Arguments)
+    try:
+        options = beam_options(flags, Arguments)
+    except UnknownFlag as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_USAGE
     # Remote file systems take theirs before there is a pipeline.
     FileSystems.set_options(options)
     source = arguments.find_source()
-    plan = make_plan(name, settings, source, arguments.output_dir, share)
+    plan = make_plan(
+        arguments.dataset,
+        settings,
+        source,
+        arguments.output_dir,
+        arguments.max_bad_fraction,
+    )
     return prepare(plan, source, options, arguments.overwrite)
 
 

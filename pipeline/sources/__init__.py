@@ -11,7 +11,7 @@ from pipeline.sources.base import SourceError
 from pipeline.sources.digits import Digits
 from pipeline.sources.folder import Folder
 
-__all__ = ["Source", "SourceError", "find_source"]
+__all__ = ["Source", "SourceError", "find_source", "kind_of"]
 
 _BY_PATH = {cls.kind: cls for cls in (Folder, Zip, Tar, CompressedTar)}
 _SUFFIXES = {
@@ -40,7 +40,7 @@ def find_source(
     Raises:
         SourceError: there is nothing, or it cannot be read.
     """
-    kind = kind or _kind_of(path)
+    kind = kind or kind_of(path)
     if kind == "digits":
         return Digits()
     if kind == "tfds":
@@ -50,6 +50,11 @@ def find_source(
         return Tfds(path, split, tfds_data_dir)
     if not files.is_remote(path) and not os.path.exists(path):
         raise SourceError(f"there is no {kind} {path}: check the path")
+    if kind in _SUFFIXES.values() and os.path.isdir(path):
+        raise SourceError(
+            f"{path} is a folder and no {kind} archive: name the archive, or "
+            "say --source_type=folder"
+        )
     # Workers may have another working directory.
     path = files.absolute(path)
     if kind == "lmdb":
@@ -60,7 +65,12 @@ def find_source(
     return _BY_PATH[kind](path)
 
 
-def _kind_of(path):
+def kind_of(path: str) -> str:
+    """Tells a source's kind by its path or name.
+
+    Raises:
+        SourceError: there is nothing, or nothing that is known.
+    """
     lower = path.lower().rstrip("/")
     for suffix, kind in _SUFFIXES.items():
         if lower.endswith(suffix):
