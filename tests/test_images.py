@@ -1,5 +1,7 @@
 """One image: upright, flat, square, in size; and the embedded digits."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -132,6 +134,33 @@ def test_16_bit_grey_keeps_its_high_byte(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     image = fit_file(tmp_path / "a.png", 2, 1)
     assert image[..., 0].tolist() == [[0x12, 0xFF], [0x00, 0x80]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "type"), [("I;16", "<u2"), ("I;16B", ">u2"), ("I", "<i4")]
+)
+def test_every_mode_of_16_bit_grey_keeps_its_high_byte(mode, type):
+    pixels = np.array([[0x1234, 0xFFFF], [0x00FF, 0x8000]], type)
+    deep = Image.frombytes(mode, (2, 2), pixels.tobytes())
+    assert deep.mode == mode
+    image = fit_image(deep, 2, 1)
+    assert image[..., 0].tolist() == [[0x12, 0xFF], [0x00, 0x80]]
+
+
+def test_values_beyond_16_bits_are_cut_off():
+    pixels = np.array([[-5, 0x10000], [0x7FFFFFFF, 0x4200]], np.int32)
+    image = fit_image(Image.fromarray(pixels), 2, 1)
+    assert image[..., 0].tolist() == [[0, 255], [255, 0x42]]
+
+
+def test_16_bit_grey_takes_few_bytes_a_pixel():
+    deep = Image.new("I;16", (1000, 1000))
+    tracemalloc.start()
+    fit_image(deep, 10, 1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Its values, the shifted ones, the high bytes: 2 each and 1.
+    assert peak < 7 * 1000**2
 
 
 def test_cmyk(tmp_path):

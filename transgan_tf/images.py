@@ -47,8 +47,9 @@ def convert(image, channels: int):
 def _flatten(image):
     """Returns an 8-bit image without transparency."""
     if image.mode.startswith("I"):
-        high = np.asarray(image).astype("int64") >> 8
-        return Image.fromarray(high.clip(0, 255).astype("uint8"))
+        # In the image's own type: the largest ones fill the memory.
+        high = np.asarray(image) >> 8
+        return Image.fromarray(high.clip(0, 255, out=high).astype("uint8"))
     if not image.has_transparency_data:
         return image
     image = image.convert("RGBA")
