@@ -156,6 +156,12 @@ BROKEN = [
         "got 0",
     ),
     (
+        lambda: tiny_generator(output_activation="tan"),
+        "generator.output_activation",
+        "one of linear, tanh",
+        "got 'tan'; did you mean 'tanh'?",
+    ),
+    (
         lambda: tiny_generator(norm="layernorm"),
         "generator.norm",
         "one of layer_norm, token_scaling",

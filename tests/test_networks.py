@@ -249,6 +249,19 @@ def test_generator_maps_tokens_row_by_row():
         )
 
 
+def test_an_output_activation_squashes_the_same_images():
+    config = GeneratorConfig((Stage(3, 2, 0),), heads=1, latent_dim=5)
+    plain = make((Generator, config))
+    squashed = make(
+        (Generator, dataclasses.replace(config, output_activation="tanh"))
+    )
+    squashed.set_weights(plain.get_weights())
+    z = 9.0 * inputs(config)
+    images = plain(z).numpy()
+    assert np.abs(images).max() > 1
+    np.testing.assert_allclose(squashed(z), np.tanh(images), atol=1e-6)
+
+
 def test_discriminator_joins_pooled_tokens_then_patches():
     stages = (Stage(6, 4, 0), Stage(3, 7, 0))
     config = DiscriminatorConfig(stages, heads=1, image_size=12)

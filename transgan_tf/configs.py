@@ -23,6 +23,7 @@ from transgan_tf.checked import require_choice
 
 NORMS = ("layer_norm", "token_scaling")
 UPSAMPLES = ("bicubic", "pixel_shuffle")
+OUTPUT_ACTIVATIONS = ("linear", "tanh")
 LOSSES = ("wgan_gp", "hinge", "non_saturating_r1")
 AUGMENTATIONS = (
     "translation",
@@ -145,9 +146,12 @@ class GeneratorConfig(NetworkConfig):
 
     Attributes:
         latent_dim: width of the latent z.
+        output_activation: `"linear"`, as the authors have it, or `"tanh"`, for
+            images much of which is quite black or white.
     """
 
     latent_dim: int = 512
+    output_activation: str = "linear"
 
     prefix = "generator"
 
@@ -158,6 +162,8 @@ class GeneratorConfig(NetworkConfig):
     def check(self):
         super().check()
         self.require_at_least(1, "latent_dim")
+        name = self.field("output_activation")
+        require_choice(name, self.output_activation, OUTPUT_ACTIVATIONS)
         require(
             self.stages[0].upsample is None,
             self.stage_field(0, "upsample"),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from dataclasses import dataclass
+from dataclasses import field
 from functools import cache
 from pathlib import Path
 
@@ -60,6 +61,8 @@ class Evaluator:
     reference: Reference
     settings: EvaluationConfig
     strategy: tf.distribute.Strategy
+    # By generator, so that each is traced once in a training's evaluations.
+    _graphs: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
         names = self.settings.metric_names
@@ -115,17 +118,21 @@ class Evaluator:
         seeds = settings.seed + np.arange(settings.num_images, dtype="int64")
         noise = settings.attention_noise and generator.config.attention_noise
         size = images_at_once(generator.config)
-
-        def step(seeds):
-            return _features_of_samples(self.network, generator, seeds, noise)
-
+        if id(generator) not in self._graphs:
+            self._graphs[id(generator)] = _on_replicas(
+                self.strategy,
+                lambda seeds: _features_of_samples(
+                    self.network, generator, seeds, noise
+                ),
+            )
         batches = _rows_at_a_time(seeds, size * replicas(self.strategy))
         collector = Collector(
             len(seeds), self.network.width, self.network.classes
         )
         deadline = time.monotonic() + settings.time_limit
+        graph = self._graphs[id(generator)]
         for features, logits, finite in _run(
-            self.strategy, step, batches, len(seeds), size
+            self.strategy, graph, batches, len(seeds), size
         ):
             if not finite.all():
                 raise EvaluationError(
@@ -198,7 +205,8 @@ def real_features(
     images = images.map(store.decode, num_parallel_calls=tf.data.AUTOTUNE)
     images = images.batch(size * replicas(strategy)).prefetch(1)
     batches = images.as_numpy_iterator()
-    for features, logits in _run(strategy, network, batches, len(places), size):
+    graph = _on_replicas(strategy, network)
+    for features, logits in _run(strategy, graph, batches, len(places), size):
         collector.add(features, logits)
     return collector.result()
 
@@ -252,31 +260,36 @@ def _rows_at_a_time(rows, size) -> Iterator[np.ndarray]:
         yield rows[start : start + size]
 
 
+def _on_replicas(strategy, function: Callable) -> Callable:
+    """Returns a graph of a function of rows, its outputs of all replicas."""
+
+    @tf.function(autograph=False)
+    def graph(rows):
+        outputs = strategy.run(function, (rows,))
+        return [strategy.gather(output, axis=0) for output in outputs]
+
+    return graph
+
+
 def _run(
     strategy,
-    function: Callable,
+    graph: Callable,
     batches: Iterable[np.ndarray],
     total: int,
     size: int,
 ) -> Iterator[list[np.ndarray]]:
-    """Applies a function to rows on all replicas, in the rows' order.
+    """Applies a graph of `_on_replicas` to rows, in the rows' order.
 
     Every replica always gets `size` rows, the last ones padded, so that one
-    graph does and a row's result does not depend on the number of replicas.
+    trace does and a row's result does not depend on the number of replicas.
     """
-
-    @tf.function(autograph=False)
-    def step(rows):
-        outputs = strategy.run(function, (rows,))
-        return [strategy.gather(output, axis=0) for output in outputs]
-
     count = replicas(strategy)
     with progress_bar(total, desc="features", leave=False) as bar:
         for batch in batches:
             missing = size * count - len(batch)
             padding = np.repeat(batch[-1:], missing, axis=0)
             shares = np.split(np.concatenate([batch, padding]), count)
-            outputs = step(_distributed(strategy, shares))
+            outputs = graph(_distributed(strategy, shares))
             yield [output.numpy()[: len(batch)] for output in outputs]
             bar.update(len(batch))
 

@@ -70,8 +70,9 @@ class Generator(keras.Model):
             None for none, as in sampling.
 
     Returns:
-        Images `(B, H, W, C)` float32. They are meant to lie in [-1, 1] but are
-        not clipped: clip where pixels leave the program.
+        Images `(B, H, W, C)` float32. Without `output_activation="tanh"` they
+        are meant to lie in [-1, 1] but are not clipped: clip where pixels leave
+        the program.
 
     Example:
 
@@ -132,7 +133,10 @@ class Generator(keras.Model):
             x = stage(x, draws=draws and draws.fold_in(number))
         size = self.config.image_size
         images = tokens_to_map(self.to_image(x), size, size)
-        return ops.cast(images, "float32")  # (B, H, W, C)
+        images = ops.cast(images, "float32")  # (B, H, W, C)
+        if self.config.output_activation == "tanh":
+            images = ops.tanh(images)
+        return images
 
     def compute_output_shape(self, input_shape):
         size = self.config.image_size
