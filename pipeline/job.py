@@ -5,10 +5,10 @@ import threading
 import time
 import uuid
 
-import apache_beam as beam
 from tqdm import tqdm
 
 from pipeline import files
+from pipeline.engine import make_pipeline
 from pipeline.output import WORK
 from pipeline.output import JobError
 from pipeline.output import is_done
@@ -94,7 +94,7 @@ def prepare(plan: Plan, source: Source, options, overwrite: bool) -> int:
 
 def _pipeline(options):
     try:
-        return beam.Pipeline(options=options)
+        return make_pipeline(options)
     except (AttributeError, ImportError, ValueError) as error:
         what = str(error).splitlines()[0]
         raise JobError(

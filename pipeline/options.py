@@ -4,13 +4,12 @@ import dataclasses
 import os
 
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
+from pipeline.engine import LOCAL
+from pipeline.engine import PROCESSES
 from transgan_tf.checked import ConfigError
 from transgan_tf.checked import nearest
 
-# The engine in this process. Beam's default tries to download another first.
-LOCAL = "FnApiRunner"
 _LOCAL_RUNNERS = ("fnapi", "direct", "bundlebaseddirect", "switchingdirect")
 
 
@@ -52,7 +51,6 @@ def beam_options(flags: list[str], arguments_type: type) -> PipelineOptions:
             f"{nearest(flag.partition('=')[0], own)}"
         )
     if is_local:
-        _never_flush_by_time()
         flags = [*_local_defaults(runner, flags), *flags]
     return PipelineOptions(flags)
 
@@ -70,17 +68,5 @@ def _local_defaults(runner, flags):
     defaults = [f"--runner={runner}", f"--direct_num_workers={os.cpu_count()}"]
     known, _ = _parse([*defaults, *flags])
     workers = known.direct_num_workers or os.cpu_count()
-    mode = "multi_processing" if workers > 1 else "in_memory"
+    mode = PROCESSES if workers > 1 else "in_memory"
     return [*defaults, f"--direct_running_mode={mode}"]
-
-
-def _never_flush_by_time():
-    """Keeps Beam's local engine from losing elements.
-
-    Where workers have a gRPC connection it empties the buffers of what they
-    send each other from a second thread, once a second and without a lock: what
-    is written between its reading and its clearing is lost. Seen with Beam
-    2.77, of 60,000 elements in threads of one process. Zero means that buffers
-    are emptied by their size alone, by the thread that writes.
-    """
-    worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0

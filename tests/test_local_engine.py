@@ -2,14 +2,23 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 import zipfile
+from pathlib import Path
 
 import apache_beam as beam
 import pytest
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import DirectOptions
+from apache_beam.options.pipeline_options import HadoopFileSystemOptions
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.worker import data_plane
 
+from pipeline import files
+from pipeline.engine import make_pipeline
 from pipeline.options import beam_options
 from pipeline.preprocess import Arguments
 from tests.photos import crop
@@ -46,13 +55,9 @@ def test_a_process_for_each_core(flags, cores, workers, mode, monkeypatch):
 def test_no_thread_empties_buffers_that_another_fills(tmp_path, monkeypatch):
     """Beam 2.77 loses what is written meanwhile."""
     started = []
-
-    def start(stream):
-        started.append(stream)
-
     name = "TimeBasedBufferingClosableOutputStream"
     stream_type = getattr(data_plane, name)
-    monkeypatch.setattr(stream_type, "_schedule_periodic_flush", start)
+    monkeypatch.setattr(stream_type, "_schedule_periodic_flush", started.append)
     source = write_folder(tmp_path / "photos", photographs(3))
     prepare(tmp_path, source=source, direct_running_mode="multi_threading")
     assert not started
@@ -62,6 +67,59 @@ def test_no_thread_empties_buffers_that_another_fills(tmp_path, monkeypatch):
     with beam.Pipeline("FnApiRunner", argv=flags) as pipeline:
         pipeline | beam.Create([1]) | beam.Map(str)
     assert started
+
+
+class TellOption(beam.DoFn):
+    def process(self, path):
+        options = FileSystems._pipeline_options
+        host = options.view_as(HadoopFileSystemOptions).hdfs_host
+        files.write(path, host.encode())
+
+
+def test_processes_know_the_options(tmp_path):
+    flags = ["--hdfs_host=storage", "--direct_num_workers=2"]
+    pipeline = make_pipeline(beam_options(flags, Arguments))
+    path = str(tmp_path / "told")
+    pipeline | beam.Create([path]) | beam.ParDo(TellOption())
+    pipeline.run().wait_until_finish()
+    assert files.read(path) == b"storage"
+
+
+def start(tmp_path):
+    source = write_folder(tmp_path / "photos", photographs(300))
+    words = ["--dataset=cats", f"--source={source}", "--image_size=16"]
+    words += [f"--output_dir={tmp_path}", "--direct_num_workers=2"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.preprocess", *words],
+        cwd=Path(__file__).resolve().parents[1],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_processes_do_their_work_in_silence(tmp_path):
+    with start(tmp_path) as job:
+        told = job.stderr.read()
+    assert job.returncode == 0
+    lines = [line for line in told.splitlines() if line]
+    assert lines
+    assert all("img/s]" in line for line in lines), told
+
+
+def test_a_terminals_interrupt_ends_all_processes(tmp_path):
+    with start(tmp_path) as job:
+        while not list(tmp_path.glob("cats/.work-*/spill-*")):
+            assert job.poll() is None
+            time.sleep(0.01)
+        # A terminal sends it to the whole group.
+        os.killpg(job.pid, signal.SIGINT)
+        told = job.stderr.read()
+    assert job.returncode == 130
+    assert told.strip().endswith("interrupted")
+    assert "Traceback" not in told
+    with pytest.raises(ProcessLookupError):
+        os.killpg(job.pid, 0)
 
 
 @pytest.mark.slow
