@@ -54,6 +54,44 @@ def tiny_church() -> list[str]:
     return [f"--set={name}={value}" for name, value in changes.items()]
 
 
+# The preset mnist, as small as it goes, for few images.
+TINY_MNIST = [
+    "--preset=mnist",
+    "--batch_size=2",
+    "--set=training.jit=false",
+    "--set=training.decay_start=1.0",
+    "--set=training.sample_every_steps=1000",
+    "--set=evaluation.every_images=0",
+    "--set=generator.stages.0.depth=1",
+    "--set=discriminator.stages.0.depth=1",
+]
+
+
+def prepare_photographs(folder, count):
+    files = {f"{n}.jpg": encoded(crop(n, 40, 50), "JPEG") for n in range(count)}
+    write_folder(folder / "photos", files)
+    command(
+        "pipeline.preprocess",
+        folder,
+        "--dataset=cats",
+        "--source=photos/",
+        "--image_size=28",
+        "--channels=1",
+        "--crop=center",
+    )
+
+
+def test_own_photographs_from_a_folder_to_one_step(tmp_path):
+    prepare_photographs(tmp_path, 6)
+    report = command("pipeline.verify", tmp_path, "--dataset_dir=data/cats")
+    assert "data/cats is sound: 6 train" in report
+    run = ["--dataset=cats", "--steps=1", *TINY_MNIST]
+    told = command("transgan_tf.train", tmp_path, *run)
+    assert "runs/cats starts, 6 images" in told
+    checkpoints = tmp_path / "runs" / "cats" / "checkpoints"
+    assert (checkpoints / "latest").read_text() == "step-000000001\n"
+
+
 def test_the_tiny_church_is_still_the_churchs_shape():
     flags = [flag.removeprefix("--set=") for flag in tiny_church()]
     config = get_preset("lsun_church").config.override(flags)
@@ -90,19 +128,8 @@ def test_church_from_lmdb_to_two_steps(tmp_path):
 
 @pytest.mark.slow
 def test_own_photographs_from_a_folder_to_samples(tmp_path):
-    files = {f"{n}.jpg": encoded(crop(n, 40, 50), "JPEG") for n in range(20)}
-    write_folder(tmp_path / "photos", files)
-    command(
-        "pipeline.preprocess",
-        tmp_path,
-        "--dataset=cats",
-        "--source=photos/",
-        "--image_size=28",
-        "--channels=1",
-        "--crop=center",
-    )
-    run = ["--dataset=cats", "--preset=mnist", "--steps=2"]
-    run += ["--set=training.jit=false", "--set=training.decay_start=1.0"]
+    prepare_photographs(tmp_path, 20)
+    run = ["--dataset=cats", "--steps=2", *TINY_MNIST]
     told = command("transgan_tf.train", tmp_path, *run)
     assert "runs/cats starts, 20 images" in told
     command(
