@@ -55,9 +55,13 @@ def test_a_process_for_each_core(flags, cores, workers, mode, monkeypatch):
 def test_no_thread_empties_buffers_that_another_fills(tmp_path, monkeypatch):
     """Beam 2.77 loses what is written meanwhile."""
     started = []
+
+    def start(stream):
+        started.append(stream)
+
     name = "TimeBasedBufferingClosableOutputStream"
     stream_type = getattr(data_plane, name)
-    monkeypatch.setattr(stream_type, "_schedule_periodic_flush", started.append)
+    monkeypatch.setattr(stream_type, "_schedule_periodic_flush", start)
     source = write_folder(tmp_path / "photos", photographs(3))
     prepare(tmp_path, source=source, direct_running_mode="multi_threading")
     assert not started
@@ -85,7 +89,7 @@ def test_processes_know_the_options(tmp_path):
     assert files.read(path) == b"storage"
 
 
-def start(tmp_path):
+def launch(tmp_path):
     source = write_folder(tmp_path / "photos", photographs(300))
     words = ["--dataset=cats", f"--source={source}", "--image_size=16"]
     words += [f"--output_dir={tmp_path}", "--direct_num_workers=2"]
@@ -99,7 +103,7 @@ def start(tmp_path):
 
 
 def test_processes_do_their_work_in_silence(tmp_path):
-    with start(tmp_path) as job:
+    with launch(tmp_path) as job:
         told = job.stderr.read()
     assert job.returncode == 0
     lines = [line for line in told.splitlines() if line]
@@ -108,7 +112,7 @@ def test_processes_do_their_work_in_silence(tmp_path):
 
 
 def test_a_terminals_interrupt_ends_all_processes(tmp_path):
-    with start(tmp_path) as job:
+    with launch(tmp_path) as job:
         while not list(tmp_path.glob("cats/.work-*/spill-*")):
             assert job.poll() is None
             time.sleep(0.01)
