@@ -114,25 +114,17 @@ class Evaluator:
         }
 
     def _sample(self, generator, stop):
+        """Returns the `FeatureSet` of a generator's samples."""
         settings = self.settings
         seeds = settings.seed + np.arange(settings.num_images, dtype="int64")
-        noise = settings.attention_noise and generator.config.attention_noise
         size = images_at_once(generator.config)
-        if id(generator) not in self._graphs:
-            self._graphs[id(generator)] = _on_replicas(
-                self.strategy,
-                lambda seeds: _features_of_samples(
-                    self.network, generator, seeds, noise
-                ),
-            )
         batches = _rows_at_a_time(seeds, size * replicas(self.strategy))
         collector = Collector(
             len(seeds), self.network.width, self.network.classes
         )
         deadline = time.monotonic() + settings.time_limit
-        graph = self._graphs[id(generator)]
         for features, logits, finite in _run(
-            self.strategy, graph, batches, len(seeds), size
+            self.strategy, self._graph(generator), batches, len(seeds), size
         ):
             if not finite.all():
                 raise EvaluationError(
@@ -143,6 +135,22 @@ class Evaluator:
                 raise EvaluationError(_stopped(settings, collector, stop()))
             collector.add(features, logits)
         return collector.result()
+
+    def _graph(self, generator):
+        """Returns the graph of a generator's samples, traced once."""
+        if id(generator) not in self._graphs:
+            noise = generator.config.attention_noise
+            noise = noise and self.settings.attention_noise
+
+            def features_of(seeds):
+                return _features_of_samples(
+                    self.network, generator, seeds, noise
+                )
+
+            self._graphs[id(generator)] = _on_replicas(
+                self.strategy, features_of
+            )
+        return self._graphs[id(generator)]
 
 
 def _stopped(settings, collector, asked):

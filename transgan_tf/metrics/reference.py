@@ -1,5 +1,6 @@
 """What samples are compared with: real images, or statistics from a file."""
 
+import hashlib
 import json
 import zipfile
 from dataclasses import dataclass
@@ -88,7 +89,9 @@ def read_reference(path, width: int) -> Reference:
             "mu and sigma"
         ) from None
     _check(path, arrays, width)
-    return from_arrays(arrays, Path(path).name)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return from_arrays(arrays, f"{Path(path).name}, SHA-256 {digest[:16]}")
 
 
 def _check(path, arrays, width):
