@@ -44,15 +44,22 @@ def beam_options(flags: list[str], arguments_type: type) -> PipelineOptions:
         # Beam would take these for flags of which they are the beginning.
         _, left = _parse(flags, allow_abbrev=True)
         unknown = [word for word in unknown if word not in left]
+    elif known.labels:
+        # Whoever types it here means our own flag, without its last letter.
+        raise UnknownFlag("--label is Dataflow's: say --labels or --no_labels")
+    _refuse(unknown, arguments_type)
+    if is_local:
+        flags = [*_local_defaults(runner, flags), *flags]
+    return PipelineOptions(flags)
+
+
+def _refuse(unknown, arguments_type):
     own = [f"--{f.name}" for f in dataclasses.fields(arguments_type)]
     for flag in unknown:
         raise UnknownFlag(
             f"unknown flag {flag}, neither ours nor Beam's"
             f"{nearest(flag.partition('=')[0], own)}"
         )
-    if is_local:
-        flags = [*_local_defaults(runner, flags), *flags]
-    return PipelineOptions(flags)
 
 
 def _parse(flags, allow_abbrev=False):

@@ -52,6 +52,14 @@ def test_unknown_flags_are_bad_usage(words, told, photos, tmp_path, capsys):
     assert not (tmp_path / "cats").exists()
 
 
+def test_a_label_is_not_taken_for_dataflows(photos, tmp_path, capsys):
+    status, told = refusal(tmp_path, capsys, source=photos, label="a")
+    assert status == 2
+    assert told == "error: --label is Dataflow's: say --labels or --no_labels"
+    flags = ["--runner=DataflowRunner", "--label", "team=a"]
+    assert beam_options(flags, Arguments).get_all_options()["labels"]
+
+
 def test_other_runners_have_flags_of_their_own():
     flags = ["--runner=OtherRunner", "--of_the_runner=1"]
     assert beam_options(flags, Arguments).display_data()
