@@ -24,6 +24,8 @@ from pipeline.results import SEEN
 from pipeline.results import Plan
 from pipeline.results import Results
 from pipeline.sources import Source
+from pipeline.spill import CONTENT_BYTES
+from pipeline.spill import Entry
 from pipeline.spill import SpillReader
 from pipeline.spill import SpillWriter
 from pipeline.statistics import Statistics
@@ -76,7 +78,7 @@ class MakeImages(beam.DoFn):
 
     def _flush(self, spill):
         yield SEEN, spill.seen
-        yield from ((ENTRY, entry) for entry in spill.flush())
+        yield from ((ENTRY, entry.pack()) for entry in spill.flush())
 
     def _make(self, item, spill):
         """Finishes an image, or yields why not."""
@@ -87,9 +89,9 @@ class MakeImages(beam.DoFn):
         except BadImage as bad:
             yield bad_row(item.key, bad.stage, bad.reason)
         except Filtered as filtered:
-            yield LEFT_OUT, filtered.reason
+            yield LEFT_OUT, (filtered.reason, 1)
         else:
-            content = hashlib.sha256(item.data).digest()
+            content = hashlib.sha256(item.data).digest()[:CONTENT_BYTES]
             label = item.label if self.plan.settings.labels else None
             spill.add(item.key, content, label, pickle.dumps(image))
 
@@ -97,8 +99,8 @@ class MakeImages(beam.DoFn):
 class KeepFirst(beam.DoFn):
     """Of entries with something in common the first stays.
 
-    `(what they have in common, entries)` -> one `ENTRY`; of the others `BAD`
-    or `LEFT_OUT`.
+    `(what they have in common, packed entries)` -> one `ENTRY`; of the others
+    `BAD` or `LEFT_OUT`.
 
     Args:
         order: function of an entry to sort by.
@@ -112,37 +114,21 @@ class KeepFirst(beam.DoFn):
         self.reason = reason
 
     def process(self, group):
-        first, *others = sorted(group[1], key=self.order)
-        yield ENTRY, first
+        entries = (Entry.unpack(packed) for packed in group[1])
+        first, *others = sorted(entries, key=self.order)
+        yield ENTRY, first.pack()
         for entry in others:
             if self.kind == BAD:
                 yield bad_row(entry.key, "list", self.reason)
             else:
-                yield LEFT_OUT, self.reason
-
-
-class KeepSmallest(beam.DoFn):
-    """All entries -> `ENTRY` of so many, of the others `LEFT_OUT`.
-
-    Args:
-        number: how many stay, those with the smallest digests.
-    """
-
-    def __init__(self, number: int):
-        self.number = number
-
-    def process(self, group):
-        entries = sorted(group[1], key=lambda entry: entry.digest)
-        yield from ((ENTRY, entry) for entry in entries[: self.number])
-        for _ in entries[self.number :]:
-            yield LEFT_OUT, "more than max_images"
+                yield LEFT_OUT, (self.reason, 1)
 
 
 class WriteShard(beam.DoFn):
     """`(name, members)` -> `(Shard, Statistics)`, after writing the file.
 
-    Members are pairs of `ENTRY` and an entry of the shard, or of `FOLDER` and a
-    folder that the images of any shard come from.
+    Members are pairs of `ENTRY` and a packed entry of the shard, or of `FOLDER`
+    and a folder that the images of any shard come from.
 
     Records are in the order of their keys' sha256, which is as good as
     shuffled. The file is written under another name and renamed, so that
@@ -158,7 +144,7 @@ class WriteShard(beam.DoFn):
     def process(self, group):
         name, members = group
         members = list(members)
-        entries = [entry for kind, entry in members if kind == ENTRY]
+        entries = [Entry.unpack(e) for kind, e in members if kind == ENTRY]
         entries.sort(key=lambda entry: entry.digest)
         labels = labels_by_folder([f for k, f in members if k == FOLDER])
         statistics, sha256, size = Statistics(), hashlib.sha256(), 0

@@ -4,7 +4,6 @@ import apache_beam as beam
 
 from pipeline.dofns import Finish
 from pipeline.dofns import KeepFirst
-from pipeline.dofns import KeepSmallest
 from pipeline.dofns import MakeImages
 from pipeline.dofns import WriteShard
 from pipeline.layout import folder_of
@@ -18,6 +17,7 @@ from pipeline.results import SEEN
 from pipeline.results import SHARD
 from pipeline.results import Plan
 from pipeline.sources import Source
+from pipeline.spill import Entry
 
 # A member of a shard that is there so that the shard is.
 EMPTY = "empty"
@@ -35,13 +35,9 @@ def _by_content(entry):
     return entry.content
 
 
-def _all_together(entry):
-    return None
-
-
-def _with(entry, common):
+def _with(packed, common):
     """Returns an entry after what it has in common with others."""
-    return common(entry), entry
+    return common(Entry.unpack(packed)), packed
 
 
 def _only(parts, kind, name):
@@ -49,6 +45,16 @@ def _only(parts, kind, name):
     return parts | f"{name}: {kind}" >> beam.FlatMap(
         lambda part: [part[1]] if part[0] == kind else []
     )
+
+
+def _every(sources, kind):
+    """Returns the values of one kind from several sources of parts."""
+    # Chosen first: a runner may hold all that is to flow together.
+    chosen = [
+        _only(parts, kind, f"Of {number}")
+        for number, parts in enumerate(sources)
+    ]
+    return chosen | f"Every {kind}" >> beam.Flatten()
 
 
 class SelectImages(beam.PTransform):
@@ -68,9 +74,6 @@ class SelectImages(beam.PTransform):
         steps = [("names", _by_key, names)]
         if self.settings.deduplicate:
             steps.append(("contents", _by_content, contents))
-        if self.settings.max_images is not None:
-            smallest = KeepSmallest(self.settings.max_images)
-            steps.append(("all", _all_together, smallest))
         others = []
         for name, common, keep in steps:
             parts = (
@@ -81,7 +84,53 @@ class SelectImages(beam.PTransform):
             )
             others.append(parts)
             entries = _only(parts, ENTRY, f"Kept of {name}")
-        return entries, others | "Others" >> beam.Flatten()
+        if self.settings.max_images is not None:
+            most = KeepSmallest(self.settings.max_images)
+            entries, too_many = entries | "Keep smallest" >> most
+            others.append(too_many)
+        return entries, others
+
+
+class KeepSmallest(beam.PTransform):
+    """Entries -> `(so many of them, LEFT_OUT with the number of others)`.
+
+    Workers compare what they hold before they pass it on, so nobody holds more
+    than stay. Beam's own global combiner has a side input.
+
+    Args:
+        number: how many stay, those with the smallest digests.
+    """
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+    def expand(self, entries):
+        smallest = beam.combiners.TopCombineFn(self.number, reverse=True)
+        kept = (
+            entries
+            | "With digests" >> beam.Map(_with, _by_key)
+            | "For smallest" >> beam.Map(lambda pair: (None, pair))
+            | "Smallest" >> beam.CombinePerKey(smallest)
+            | "Kept" >> beam.FlatMap(lambda group: [p for _, p in group[1]])
+        )
+        others = (
+            entries
+            | "For number" >> beam.Map(lambda entry: (None, 1))
+            | "Number" >> beam.CombinePerKey(sum)
+            | "Too many" >> beam.FlatMap(self._others)
+        )
+        return kept, others
+
+    def _others(self, group):
+        _, count = group
+        if count > self.number:
+            yield LEFT_OUT, ("more than max_images", count - self.number)
+
+
+def _place(packed, settings):
+    """Returns an entry after the name of its shard."""
+    return shard_of(Entry.unpack(packed).digest, settings), (ENTRY, packed)
 
 
 class WriteShards(beam.PTransform):
@@ -106,9 +155,7 @@ class WriteShards(beam.PTransform):
         every = entries.pipeline | "Every shard" >> beam.Create(
             [(name, (EMPTY, None)) for name in names]
         )
-        placed = entries | "Place" >> beam.Map(
-            lambda entry: (shard_of(entry.digest, settings), (ENTRY, entry))
-        )
+        placed = entries | "Place" >> beam.Map(_place, settings)
         known = folders | "To every shard" >> beam.FlatMap(
             lambda folder: ((name, (FOLDER, folder)) for name in names)
         )
@@ -133,17 +180,17 @@ def create_pipeline(pipeline, source: Source, plan: Plan) -> None:
     if settings.labels and source.folders_are_classes:
         folders = (
             entries
-            | "Folders" >> beam.Map(lambda entry: folder_of(entry.key))
+            | "Folders" >> beam.Map(lambda e: folder_of(Entry.unpack(e).key))
             | "Distinct folders" >> beam.Distinct()
         )
     selected, others = entries | "Select" >> SelectImages(settings)
     shards = (selected, folders) | "Shards" >> WriteShards(plan)
-    others = (made, others) | "All others" >> beam.Flatten()
-    left_out = _only(others, LEFT_OUT, "Not written")
+    others = [made, *others]
+    left_out = _every(others, LEFT_OUT)
     results = {
         SHARD: shards,
-        BAD: _only(others, BAD, "Not written"),
-        LEFT_OUT: left_out | beam.combiners.Count.PerElement(),
+        BAD: _every(others, BAD),
+        LEFT_OUT: left_out | "Numbers left out" >> beam.CombinePerKey(sum),
         FOLDER: folders,
         SEEN: _only(made, SEEN, "Read"),
     }
