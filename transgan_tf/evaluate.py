@@ -90,8 +90,7 @@ def act(arguments: Arguments) -> int:
     settings = arguments.settings(config)
     make_exact(seed=0)
     strategy = make_strategy(arguments.strategy)
-    with strategy.scope():
-        network = load_features(settings.features, download=True)
+    network = load_features(settings.features, strategy, download=True)
     score = _score_halves if arguments.floor else _score_run
     record = score(arguments, config, settings, network, strategy)
     print(json.dumps(record))

@@ -89,8 +89,7 @@ def make_evaluator(
     Raises:
         UserError: the network is not there, or cannot give the metrics.
     """
-    with strategy.scope():
-        network = load_features(settings.features)
+    network = load_features(settings.features, strategy)
     reference = reference_of(store, network, strategy)
     return Evaluator(network, reference, settings, strategy)
 

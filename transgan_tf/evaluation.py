@@ -298,7 +298,10 @@ def _run(
             padding = np.repeat(batch[-1:], missing, axis=0)
             shares = np.split(np.concatenate([batch, padding]), count)
             outputs = graph(_distributed(strategy, shares))
-            yield [output.numpy()[: len(batch)] for output in outputs]
+            rows = [output.numpy()[: len(batch)] for output in outputs]
+            # Replica by replica, so that sums round alike on any number.
+            for part in _rows_at_a_time(np.arange(len(batch)), size):
+                yield [row[part] for row in rows]
             bar.update(len(batch))
 
 

@@ -22,8 +22,8 @@ from transgan_tf.records import to_unit_range
 # Names of networks that we know; any other name is a SavedModel's folder.
 INCEPTION, CLASSIFIER = "inception", "classifier"
 FEATURES, LOGITS = "pool_3", "logits"
-# Where a SavedModel leaves the size open, images are taken as they are.
-AS_IT_IS = None
+# Side of images where a SavedModel leaves it open: TF-GAN's, or as they are.
+INCEPTION_SIZE, AS_IT_IS = 299, None
 
 _log = logging.getLogger(__name__)
 
@@ -87,25 +87,32 @@ class FeatureNetwork:
         return features, tf.reshape(outputs[LOGITS], (count, self.classes))
 
 
-def load_features(name: str, download: bool = False) -> FeatureNetwork:
-    """Loads a network by name, in the scope of the strategy that will run it.
+def load_features(
+    name: str,
+    strategy: tf.distribute.Strategy | None = None,
+    download: bool = False,
+) -> FeatureNetwork:
+    """Loads a network by name.
 
     Args:
         name: `"classifier"`, the digits' own; `"inception"`, TF-GAN's from
             the cache; or the folder of a SavedModel.
+        strategy: what will run it; the default one if left out.
         download: whether Inception may be downloaded if the cache has none.
 
     Raises:
         FeatureError: the network is not there or has other inputs or outputs.
     """
+    strategy = strategy or tf.distribute.get_strategy()
     if name == CLASSIFIER:
-        return _digit_classifier()
+        return _digit_classifier(strategy)
+    folder, size = Path(name), AS_IT_IS
     if name == INCEPTION:
-        folder = inception_folder()
+        folder, size = inception_folder(), INCEPTION_SIZE
         if not folder.is_dir():
             _fetch_inception(folder, download)
-        return _saved_model(INCEPTION, folder, 299)
-    return _saved_model(name, Path(name), AS_IT_IS)
+    with strategy.scope():
+        return _saved_model(name, folder, size)
 
 
 def inception_folder() -> Path:
@@ -113,8 +120,12 @@ def inception_folder() -> Path:
     return cache_folder() / INCEPTION
 
 
-def _digit_classifier():
-    model = classifier.load_classifier()
+def _digit_classifier(strategy):
+    # Outside of the scope, which training it is not made for.
+    weights = classifier.trained_weights()
+    with strategy.scope():
+        model = classifier.make_classifier()
+    model.set_weights(weights)
     content = hashlib.sha256()
     for array in model.get_weights():
         content.update(array.tobytes())
