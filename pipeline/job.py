@@ -86,7 +86,8 @@ def prepare(plan: Plan, source: Source, options, overwrite: bool) -> int:
         outcome = read_outcome(plan)
     if not outcome.accepted:
         raise JobError(outcome.problem)
-    # Images that change while the job runs are newer than its manifest.
+    # So images that change while the job runs are newer than its manifest;
+    # object stores date by themselves, where such a change goes unnoticed.
     files.set_modified(files.join(plan.output, MANIFEST), started)
     print(summary(plan, outcome, time.monotonic() - start))
     return cli.DONE

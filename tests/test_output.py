@@ -28,6 +28,8 @@ from pipeline.results import Plan
 from pipeline.results import read_outcome
 from pipeline.statistics import Statistics
 from tests import prepared
+from tests.photos import crop
+from tests.photos import encoded
 from tests.photos import photographs
 from tests.photos import write_folder
 from tests.photos import write_zip
@@ -63,6 +65,23 @@ def test_other_settings_or_images_need_overwrite(tmp_path, capsys):
     assert prepared.preprocess.main(words) == 0
     assert load_manifest(made).settings.image_size == 8
     assert len(load_manifest(made).shards) == 16
+
+
+def test_dates_that_copies_and_cameras_set_do_not_deceive(tmp_path, capsys):
+    photos = {f"{n}.bmp": encoded(crop(n), "BMP") for n in range(3)}
+    source = write_folder(tmp_path / "photos", photos)
+    ahead = time.time() + 1e6
+    os.utime(source / "0.bmp", (ahead, ahead))
+    # The clock of a file system may lag behind by a tick.
+    time.sleep(0.1)
+    prepare(tmp_path, source=source)
+    assert prepared.run(tmp_path, source=source) == 0
+    assert "is there already" in capsys.readouterr().out
+    time.sleep(0.1)
+    (source / "1.bmp").write_bytes(encoded(crop(9), "BMP"))
+    os.utime(source / "1.bmp", (1e9, 1e9))
+    assert prepared.run(tmp_path, source=source) == 1
+    assert "images have changed since" in capsys.readouterr().err
 
 
 def test_a_folder_of_something_else_is_refused_and_kept(tmp_path, capsys):

@@ -86,7 +86,8 @@ class Folder(Source):
                     yield name, 0, 0.0
                     continue
                 if stat.S_ISREG(status.st_mode):
-                    yield name, status.st_size, status.st_mtime
+                    # Not the date that copies and cameras may set at will.
+                    yield name, status.st_size, status.st_ctime
 
 
 def _refuse(error):
