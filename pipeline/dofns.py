@@ -12,12 +12,11 @@ import apache_beam as beam
 
 from pipeline import files
 from pipeline.layout import folder_of
-from pipeline.layout import labels_by_folder
 from pipeline.output import is_finished
 from pipeline.output import replace_shards
 from pipeline.results import BAD
 from pipeline.results import ENTRY
-from pipeline.results import FOLDER
+from pipeline.results import LABEL
 from pipeline.results import LEFT_OUT
 from pipeline.results import OUTCOME
 from pipeline.results import SEEN
@@ -127,8 +126,8 @@ class KeepFirst(beam.DoFn):
 class WriteShard(beam.DoFn):
     """`(name, members)` -> `(Shard, Statistics)`, after writing the file.
 
-    Members are pairs of `ENTRY` and a packed entry of the shard, or of `FOLDER`
-    and a folder that the images of any shard come from.
+    Members are pairs of `ENTRY` and a packed entry of the shard, or of `LABEL`
+    and a pair of a folder and the number of its class.
 
     Records are in the order of their keys' sha256, which is as good as
     shuffled. The file is written under another name and renamed, so that
@@ -146,7 +145,7 @@ class WriteShard(beam.DoFn):
         members = list(members)
         entries = [Entry.unpack(e) for kind, e in members if kind == ENTRY]
         entries.sort(key=lambda entry: entry.digest)
-        labels = labels_by_folder([f for k, f in members if k == FOLDER])
+        labels = dict(label for kind, label in members if kind == LABEL)
         statistics, sha256, size = Statistics(), hashlib.sha256(), 0
         temporary = files.join(self.plan.work, f"{name}-{uuid.uuid4().hex}")
         with (

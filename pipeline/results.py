@@ -18,11 +18,11 @@ from transgan_tf.version import __version__
 
 # What workers send comes as pairs of kind and value: an entry that goes on, a
 # row of the quarantine, why a sound image was left out, how many images were
-# read, a folder that may be a class, a finished shard. Beam's own tagged
-# outputs do not work on all its runners (DaskRunner mixes them up, and drops
-# what `finish_bundle` yields).
+# read, a folder that may be a class, a folder's label, a finished shard. Beam's
+# own tagged outputs do not work on all its runners (DaskRunner mixes them up,
+# and drops what `finish_bundle` yields).
 ENTRY, BAD, LEFT_OUT, SEEN = "entry", "bad", "left_out", "seen"
-FOLDER, SHARD = "folder", "shard"
+FOLDER, LABEL, SHARD = "folder", "label", "shard"
 
 # In the folder of work: the launcher reads what the workers found.
 OUTCOME = "outcome.json"

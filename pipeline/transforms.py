@@ -7,11 +7,13 @@ from pipeline.dofns import KeepFirst
 from pipeline.dofns import MakeImages
 from pipeline.dofns import WriteShard
 from pipeline.layout import folder_of
+from pipeline.layout import labels_by_folder
 from pipeline.layout import shard_names
 from pipeline.layout import shard_of
 from pipeline.results import BAD
 from pipeline.results import ENTRY
 from pipeline.results import FOLDER
+from pipeline.results import LABEL
 from pipeline.results import LEFT_OUT
 from pipeline.results import SEEN
 from pipeline.results import SHARD
@@ -133,12 +135,60 @@ def _place(packed, settings):
     return shard_of(Entry.unpack(packed).digest, settings), (ENTRY, packed)
 
 
-class WriteShards(beam.PTransform):
-    """`(entries, folders)` -> `(Shard, Statistics)` of all shards, also empty.
+def _folder_and_shard(packed, settings):
+    entry = Entry.unpack(packed)
+    return folder_of(entry.key), shard_of(entry.digest, settings)
 
-    Every shard gets all folders, whose names decide the labels. A side input
-    would do the same, but runners may compute it apart, from the first image
-    on.
+
+def _labels(group):
+    """Returns all folders with the numbers of their classes."""
+    return [(f, (LABEL, n)) for f, n in labels_by_folder([*group[1]]).items()]
+
+
+def _to_its_shards(group):
+    """Returns a folder and its label for each shard that needs it."""
+    folder, parts = group
+    parts = list(parts)
+    labels = [value for kind, value in parts if kind == LABEL]
+    shards = [value for kind, value in parts if kind == SHARD]
+    return [(s, (LABEL, (folder, n))) for s in shards for n in labels]
+
+
+class LabelFolders(beam.PTransform):
+    """`(entries, folders)` -> labels of folders for the shards that need them.
+
+    All folders' names decide the labels. A side input would do the same, but
+    runners may compute it apart, from the first image on.
+    """
+
+    def __init__(self, settings):
+        super().__init__()
+        self.settings = settings
+
+    def expand(self, inputs):
+        entries, folders = inputs
+        labels = (
+            folders
+            | "All" >> beam.Map(lambda folder: (None, folder))
+            | "Group all" >> beam.GroupByKey()
+            | "Labels" >> beam.FlatMap(_labels)
+        )
+        needed = (
+            entries
+            | "Needed" >> beam.Map(_folder_and_shard, self.settings)
+            | "Distinct" >> beam.Distinct()
+            | "In" >> beam.MapTuple(lambda folder, s: (folder, (SHARD, s)))
+        )
+        return (
+            (labels, needed)
+            | "Both" >> beam.Flatten()
+            | "Group by folder" >> beam.GroupByKey()
+            | "To its shards" >> beam.FlatMap(_to_its_shards)
+        )
+
+
+class WriteShards(beam.PTransform):
+    """`(entries, labels)` -> `(Shard, Statistics)` of all shards, also empty.
 
     Args:
         plan: `Plan`.
@@ -149,18 +199,14 @@ class WriteShards(beam.PTransform):
         self.plan = plan
 
     def expand(self, inputs):
-        entries, folders = inputs
+        entries, labels = inputs
         settings = self.plan.settings
-        names = shard_names(settings)
         every = entries.pipeline | "Every shard" >> beam.Create(
-            [(name, (EMPTY, None)) for name in names]
+            [(name, (EMPTY, None)) for name in shard_names(settings)]
         )
         placed = entries | "Place" >> beam.Map(_place, settings)
-        known = folders | "To every shard" >> beam.FlatMap(
-            lambda folder: ((name, (FOLDER, folder)) for name in names)
-        )
         return (
-            (every, placed, known)
+            (every, placed, labels)
             | "Members" >> beam.Flatten()
             | "Group by shard" >> beam.GroupByKey()
             | "Write" >> beam.ParDo(WriteShard(self.plan))
@@ -176,15 +222,17 @@ def create_pipeline(pipeline, source: Source, plan: Plan) -> None:
         | "Make images" >> beam.ParDo(MakeImages(source, plan))
     )
     entries = _only(made, ENTRY, "Made")
+    selected, others = entries | "Select" >> SelectImages(settings)
     folders = pipeline | "No folders" >> beam.Create([])
+    labels = pipeline | "No labels" >> beam.Create([])
     if settings.labels and source.folders_are_classes:
         folders = (
             entries
             | "Folders" >> beam.Map(lambda e: folder_of(Entry.unpack(e).key))
             | "Distinct folders" >> beam.Distinct()
         )
-    selected, others = entries | "Select" >> SelectImages(settings)
-    shards = (selected, folders) | "Shards" >> WriteShards(plan)
+        labels = (selected, folders) | "Label" >> LabelFolders(settings)
+    shards = (selected, labels) | "Shards" >> WriteShards(plan)
     others = [made, *others]
     left_out = _every(others, LEFT_OUT)
     results = {

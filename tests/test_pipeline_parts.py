@@ -2,13 +2,18 @@
 
 import io
 
+import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
+from apache_beam.testing.util import assert_that
+from apache_beam.testing.util import equal_to
 
 from pipeline import layout
 from pipeline.layout import digest_of
+from pipeline.results import LABEL
 from pipeline.spill import OPEN_FILES
+from pipeline.spill import Entry
 from pipeline.spill import SpillReader
 from pipeline.spill import SpillWriter
 from pipeline.spill import spilled_images
@@ -16,6 +21,7 @@ from pipeline.statistics import Statistics
 from pipeline.tfrecord import BrokenRecord
 from pipeline.tfrecord import frame
 from pipeline.tfrecord import read_records
+from pipeline.transforms import LabelFolders
 from transgan_tf.manifest import DatasetSettings
 
 # === TFRecord ===
@@ -113,6 +119,31 @@ def test_folders_give_labels(folders, labels):
     assert layout.labels_by_folder(folders) == labels
     expected = ("cat", "dog") if labels else ()
     assert layout.class_names(folders) == expected
+
+
+def test_a_shard_gets_the_labels_that_it_needs_alone():
+    settings = DatasetSettings(8, shards=100)
+    keys = [f"{n % 150:03d}/{n}.png" for n in range(300)]
+    entries = [Entry(k, b"", None, "", 0, 0).pack() for k in keys]
+    folders = sorted({layout.folder_of(key) for key in keys})
+    expected = {
+        (layout.shard_of(digest_of(key), settings), layout.folder_of(key))
+        for key in keys
+    }
+    with beam.Pipeline("FnApiRunner") as pipeline:
+        inputs = (
+            pipeline | "Entries" >> beam.Create(entries),
+            pipeline | "Folders" >> beam.Create(folders),
+        )
+        assert_that(
+            inputs | LabelFolders(settings),
+            equal_to(
+                [
+                    (shard, (LABEL, (folder, int(folder))))
+                    for shard, folder in expected
+                ]
+            ),
+        )
 
 
 # === Statistics ===
