@@ -231,7 +231,7 @@ _MNIST = _preset(
         image_size=28,
     ),
     training=TrainingConfig(
-        steps=13_000,
+        steps=12_000,
         batch_size=16,
         generator_batch_factor=1,
         n_critic=1,
