@@ -19,10 +19,12 @@ from tests.tiny import tiny_generator
 from transgan_tf import evaluate
 from transgan_tf import evaluation
 from transgan_tf import training
+from transgan_tf.callbacks import append_record
 from transgan_tf.checked import UserError
 from transgan_tf.checkpoints import CheckpointFolder
 from transgan_tf.checkpoints import load_generator
 from transgan_tf.configs import EvaluationConfig
+from transgan_tf.evaluating import evaluations
 from transgan_tf.evaluation import EvaluationError
 from transgan_tf.evaluation import Evaluator
 from transgan_tf.generator import Generator
@@ -33,6 +35,7 @@ from transgan_tf.metrics.reference import write_reference
 from transgan_tf.metrics.registry import MetricError
 from transgan_tf.sampling import generate
 from transgan_tf.stores import ArrayStore
+from transgan_tf.stores import DataError
 
 pytestmark = pytest.mark.usefixtures("freed_graphs")
 
@@ -104,6 +107,7 @@ def test_the_protocol_names_all_that_numbers_depend_on():
     result = evaluator(seed=5).score(make_generator())
     assert result["protocol"] == {
         "weights": "exponential moving average",
+        "precision": "float32",
         "num_images": 70,
         "seed": 5,
         "truncation": 1.0,
@@ -115,6 +119,7 @@ def test_the_protocol_names_all_that_numbers_depend_on():
         "reference": ArrayStore(IMAGES).fingerprint,
         "reference_images": 37,
         "code": evaluation.code_version(),
+        "tensorflow": tf.__version__,
     }
     few = ["is", "kid", "precision_recall", "density_coverage"]
     assert result["too_few"] == few
@@ -145,7 +150,7 @@ def test_attention_noise_is_measured_where_it_is_asked_for():
 
 
 REPLICAS = """
-import json, sys
+import itertools, json, sys
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(
@@ -155,10 +160,12 @@ from tests.test_evaluation import evaluator, make_generator
 from transgan_tf.metrics.features import load_features
 from transgan_tf.training import make_exact, make_strategy
 make_exact(0)
-for name in ("mirrored", "none"):
-    strategy = make_strategy(name)
-    # Trained under the first, from the cache under the second.
-    features = load_features("classifier", strategy)
+# The classifier is trained under the first, and in the cache for the second.
+strategies = [make_strategy(name) for name in ("mirrored", "none")]
+for strategy, network in itertools.product(
+    strategies, ("classifier", sys.argv[1])
+):
+    features = load_features(network, strategy)
     with strategy.scope():
         generator = make_generator(attention_noise=True)
     one = evaluator(features, strategy, num_images=203, attention_noise=True)
@@ -166,17 +173,17 @@ for name in ("mirrored", "none"):
 """
 
 
-def test_one_and_two_replicas_give_identical_numbers():
+def test_one_and_two_replicas_give_identical_numbers(saved):
     result = subprocess.run(
-        [sys.executable, "-c", REPLICAS],
+        [sys.executable, "-c", REPLICAS, saved],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    two, one = result.stdout.splitlines()
-    assert one.startswith("1 {") and two.startswith("2 {")
-    assert one[2:] == two[2:]
+    *two, _, _ = lines = result.stdout.splitlines()
+    assert [line[:3] for line in lines] == ["2 {", "2 {", "1 {", "1 {"]
+    assert [line[2:] for line in two] == [line[2:] for line in lines[2:]]
 
 
 def test_a_reference_is_computed_once(monkeypatch):
@@ -252,20 +259,66 @@ def test_too_few_images_are_refused_before_any_is_made():
         )
 
 
+def test_a_reference_that_is_not_enough_is_told_before_sampling():
+    images = ArrayStore(IMAGES[:5])
+    strategy = tf.distribute.get_strategy()
+    few = evaluation.reference_of(images, network(), strategy)
+    settings = EvaluationConfig(metrics="density_coverage")
+    with pytest.raises(MetricError, match="reference of at least 6 images"):
+        Evaluator(network(), few, settings, strategy)
+
+
+def test_features_that_are_not_finite_are_told():
+    broken = dataclasses.replace(
+        network(), function=lambda x: {"pool_3": x[:, 0, 0] / 0.0}, width=3
+    )
+    with pytest.raises(UserError, match="numbers that are not finite"):
+        evaluator(dataclasses.replace(broken, classes=0), metrics="fid")
+
+
+def test_an_image_that_cannot_be_read_is_one_sentence():
+    class Broken(ArrayStore):
+        def decode(self, stored):
+            tf.debugging.assert_less(stored, tf.constant(0, tf.uint8))
+            return stored
+
+    with pytest.raises(DataError, match="an image cannot be read"):
+        evaluation.real_features(
+            Broken(IMAGES),
+            np.arange(4),
+            network(),
+            tf.distribute.get_strategy(),
+        )
+
+
+def test_torn_lines_cost_nothing_else(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 2, "evaluation": {}}\n{"step": 3, "eva')
+    append_record(path, {"step": 4, "evaluation": {}})
+    append_record(path, {"step": 5, "evaluation": {}})
+    found = [record["step"] for record in evaluations(tmp_path)]
+    assert found == [2, 4, 5]
+    append_record(tmp_path / "new.jsonl", {"step": 1})
+    assert (tmp_path / "new.jsonl").read_text() == '{"step": 1}\n'
+
+
 # === References in files ===
 
 
 def test_a_reference_goes_through_a_file_and_back(tmp_path):
     reference = evaluator().reference
-    write_reference(tmp_path / "ours.npz", reference)
-    again = read_reference(tmp_path / "ours.npz", 6)
+    write_reference(tmp_path / "ours.npz", reference, "f" * 16)
+    again = read_reference(tmp_path / "ours.npz", 6, "f" * 16)
     for name in ("mean", "covariance"):
         np.testing.assert_array_equal(
             getattr(again.features.gaussian, name),
             getattr(reference.features.gaussian, name),
         )
     np.testing.assert_array_equal(again.features.rows, reference.features.rows)
-    assert (again.name, again.features.count) == (reference.name, 37)
+    assert again.name.startswith(f"{reference.name}, from ours.npz, SHA-256 ")
+    assert again.features.count == 37
+    with pytest.raises(ReferenceError, match="of another feature network"):
+        read_reference(tmp_path / "ours.npz", 6, "e" * 16)
     # What others read.
     with np.load(tmp_path / "ours.npz") as archive:
         assert archive["mu"].shape == (6,)
@@ -279,7 +332,7 @@ def test_others_statistics_are_mu_and_sigma(tmp_path):
         mu=np.float32(gaussian.mean),
         sigma=gaussian.covariance,
     )
-    reference = read_reference(tmp_path / "theirs.npz", 6)
+    reference = read_reference(tmp_path / "theirs.npz", 6, "f" * 16)
     digest = hashlib.sha256((tmp_path / "theirs.npz").read_bytes())
     expected = f"theirs.npz, SHA-256 {digest.hexdigest()[:16]}"
     assert reference.name == expected and reference.features.count == 0
@@ -288,6 +341,9 @@ def test_others_statistics_are_mu_and_sigma(tmp_path):
     expected = evaluator(metrics="fid").score(make_generator())["metrics"]
     score = one.score(make_generator())["metrics"]
     assert score["fid"] == pytest.approx(expected["fid"], rel=1e-5)
+
+
+SOUND = {"mu": np.zeros(6), "sigma": np.eye(6)}
 
 
 @pytest.mark.parametrize(
@@ -300,26 +356,34 @@ def test_others_statistics_are_mu_and_sigma(tmp_path):
             r"of another feature network: .*\(2048,\).*features at hand are 6",
         ),
         ({"mu": np.full(6, np.nan), "sigma": np.eye(6)}, "mu not finite"),
+        ({"mu": np.full(6, 1j), "sigma": np.eye(6)}, "mu not finite"),
+        ({"mu": np.full(6, "a"), "sigma": np.eye(6)}, "mu not finite"),
         ({"mu": np.zeros(6), "sigma": np.tri(6)}, "is not symmetric"),
+        ({"mu": np.zeros(6), "sigma": -np.eye(6)}, "no covariance: .* is -1"),
+        ({"mu": np.zeros(6), "sigma": 1e300 * np.eye(6)}, "up to 1e.300"),
+        (SOUND | {"rows": np.zeros((9, 5))}, "not 6 finite numbers"),
+        (SOUND | {"count": np.int64(-3)}, "count of .* is below 0"),
+        (SOUND | {"count": np.array("many")}, "is not an .npz file of stat"),
+        (SOUND | {"name": np.array("{")}, "is not an .npz file of statistics"),
     ],
 )
 def test_wrong_statistics_are_one_sentence(arrays, sentence, tmp_path):
     np.savez(tmp_path / "wrong.npz", **arrays)
     with pytest.raises(ReferenceError, match=sentence):
-        read_reference(tmp_path / "wrong.npz", 6)
+        read_reference(tmp_path / "wrong.npz", 6, "f" * 16)
 
 
 def test_files_that_are_no_statistics_are_one_sentence(tmp_path):
     path = tmp_path / "file.npz"
     with pytest.raises(ReferenceError, match=f"there is no file {path}"):
-        read_reference(path, 6)
+        read_reference(path, 6, "f" * 16)
     path.write_text("not an archive")
     with pytest.raises(ReferenceError, match="is not an .npz file"):
-        read_reference(path, 6)
+        read_reference(path, 6, "f" * 16)
     with open(path, "wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(ReferenceError, match="holds a single array"):
-        read_reference(path, 6)
+    with pytest.raises(ReferenceError, match="is not an .npz file"):
+        read_reference(path, 6, "f" * 16)
 
 
 # === While training ===
@@ -475,6 +539,10 @@ def test_the_best_checkpoint_is_kept(tmp_path, saved, monkeypatch):
     [
         ({"run_dir": Path("nowhere")}, "nowhere is not a run"),
         ({"checkpoint": "best"}, "has no checkpoint 'best': it has step-"),
+        ({"checkpoint": "../samples"}, "has no checkpoint '../samples'"),
+        ({"checkpoint": "."}, "has no checkpoint '.'"),
+        ({"metrics": "fid,fid"}, "must name each metric once"),
+        ({"num_images": 2**61}, "must be at most 10,000,000"),
         ({"features": "netz"}, "netz is not a SavedModel"),
         ({"num_images": 5, "metrics": "fid,is"}, "is takes at least 10 images"),
         ({"metrics": "fdi"}, "evaluation.metrics must be one of.*'fid'"),
@@ -524,8 +592,12 @@ def test_a_written_reference_replaces_the_images(
     monkeypatch.setattr("transgan_tf.data.load_dataset", None)
     second = evaluate.Arguments(run_dir=run, num_images=12, reference=path)
     assert evaluate.act(second) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and lines[0] == lines[1]
+    one, two = map(json.loads, capsys.readouterr().out.splitlines())
+    assert one["evaluation"]["metrics"] == two["evaluation"]["metrics"]
+    assert "from reference.npz" in two["evaluation"]["protocol"]["reference"]
+    both = dataclasses.replace(second, dataset="noise")
+    with pytest.raises(UserError, match="leave --dataset and"):
+        evaluate.act(both)
 
 
 def test_the_floor_needs_no_checkpoint(run, monkeypatch, capsys):

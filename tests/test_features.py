@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -171,6 +172,12 @@ def test_inception_is_taken_from_the_cache(empty_cache):
     assert network.fingerprint == load_features(folder).fingerprint
 
 
+def test_inception_from_a_folder_is_inception(tmp_path, empty_cache):
+    folder = save(tmp_path / "elsewhere", Network(), signed=False)
+    network = load_features("inception", inception=Path(folder))
+    assert (network.name, network.image_size) == ("inception", 299)
+
+
 def test_training_never_downloads_inception(empty_cache, monkeypatch):
     def refuse(*_):
         raise AssertionError("it downloads")
@@ -188,7 +195,7 @@ def test_without_a_network_inception_is_one_sentence(empty_cache, monkeypatch):
     with pytest.raises(FeatureError) as error:
         load_features("inception", download=True)
     assert "cannot be downloaded (<urlopen error> of https" in str(error.value)
-    assert "--features=PATH" in str(error.value)
+    assert f"put its folder at {empty_cache}/inception" in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -345,8 +345,9 @@ def test_statistics_alone_give_fid_and_nothing_that_needs_rows():
     samples = collected(*random_set())
     reference = type(samples)(0, samples.gaussian)
     assert registry.scores(["fid"], samples, reference)[0]["fid"] < 1e-12
+    registry.check_reference(["fid", "is"], reference)
     with pytest.raises(MetricError, match="kid needs rows of the reference"):
-        registry.scores(["kid"], samples, reference)
+        registry.check_reference(["kid"], reference)
 
 
 def test_scores_that_cannot_be_had_are_named():
@@ -354,6 +355,8 @@ def test_scores_that_cannot_be_had_are_named():
         registry.check_names(["fid", "is"], classes=0)
     with pytest.raises(MetricError, match="^is takes at least 10 images, got"):
         registry.check_count(["fid", "is"], 9)
-    samples = collected(*random_set(5))
-    with pytest.raises(MetricError, match="^density_coverage takes at least 6"):
-        registry.scores(["density_coverage"], samples, samples)
+    few = collected(*random_set(5))
+    with pytest.raises(
+        MetricError, match="^density_coverage takes a reference"
+    ):
+        registry.check_reference(["density_coverage"], few)

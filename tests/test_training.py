@@ -314,6 +314,21 @@ def test_a_lost_name_of_the_newest_checkpoint_is_found_again(run, tmp_path):
         folder.find("b")
 
 
+def test_a_lost_best_checkpoint_does_not_stop_saving(tmp_path):
+    folder = CheckpointFolder(tmp_path, keep=1)
+    (tmp_path / "best").write_text("step-000000002\n")
+    gan = make_gan(run_config())
+    for step in (2, 3, 4):
+        gan.step.assign(step)
+        folder.save(gan)
+    kept = {"best", "latest", "step-000000002", "step-000000004"}
+    assert names(tmp_path) == kept
+    shutil.rmtree(tmp_path / "step-000000002")
+    gan.step.assign(5)
+    folder.save(gan)
+    assert names(tmp_path) == {"best", "latest", "step-000000005"}
+
+
 def test_two_processes_cannot_train_in_one_folder(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     with open(tmp_path / "run" / "log.txt", "a") as log:

@@ -4,11 +4,13 @@ import hashlib
 import json
 import logging
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+# An array of the other arrays' names.
+_NAMES = "names"
 
 _log = logging.getLogger(__name__)
 
@@ -37,14 +39,16 @@ def cached_arrays(
     try:
         # NumPy would leave a damaged file open.
         with open(path, "rb") as file, np.load(file) as archive:
-            return dict(archive)
+            # An array whose name is damaged would go unnoticed.
+            return {name: archive[name] for name in archive[_NAMES].tolist()}
     except (FileNotFoundError, NotADirectoryError):
         pass
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:
+        # A damaged archive makes NumPy and zipfile raise nearly anything.
         _log.warning("%s is damaged (%s) and is made again", path, error)
     arrays = make()
     try:
-        write_arrays(path, arrays)
+        write_arrays(path, arrays | {_NAMES: np.array(sorted(arrays))})
     except OSError as error:
         _log.warning("%s cannot be kept (%s)", path, error.strerror)
     return arrays

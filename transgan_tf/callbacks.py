@@ -1,6 +1,7 @@
 """What happens beside the steps: curves, grids, checkpoints, the bar, stops."""
 
 import json
+import os
 import signal
 import threading
 import time
@@ -106,9 +107,14 @@ class Checkpointing(Periodic):
 
 
 def append_record(path, record: dict) -> None:
-    """Adds a line to a file of JSON lines."""
-    with open(path, "a") as file:
-        file.write(json.dumps(record) + "\n")
+    """Adds a line to a file of JSON lines, after whatever it ends in."""
+    with open(path, "ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - 1, 0))
+        # Of a process that was killed while writing.
+        torn = file.read() not in (b"", b"\n")
+        line = json.dumps(record, allow_nan=False) + "\n"
+        file.write(("\n" * torn + line).encode())
 
 
 class Curves(Periodic):

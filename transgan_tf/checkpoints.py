@@ -21,6 +21,7 @@ from transgan_tf.configs import Config
 ARRAYS = "state.npz"
 # Files that name a checkpoint.
 LATEST, BEST = "latest", "best"
+_STEP = r"step-\d+"
 
 
 class RunError(UserError):
@@ -60,8 +61,10 @@ class CheckpointFolder:
         path = self.folder / name
         if name == LATEST:
             found = self.latest()
+        elif re.fullmatch(_STEP, name) and path.is_dir():
+            found = path
         else:
-            found = path if path.is_dir() else _named(path)
+            found = _named(path) if path.parent == self.folder else None
         if found is None:
             names = sorted(path.name for path in self.folder.glob("step-*"))
             raise RunError(
@@ -95,9 +98,10 @@ class CheckpointFolder:
         abandoned = [path for path in steps if path > newest]
         old = [path for path in steps if path <= newest][: -self.keep]
         unfinished = self.folder.glob(".step-*.tmp")
-        best = _named(self.folder / BEST)
+        best = self.folder / BEST
+        best = best.read_text().strip() if best.is_file() else None
         for path in (*abandoned, *old, *unfinished):
-            if path != best:
+            if path.name != best:
                 shutil.rmtree(path)
 
     def name_newest(self, name: str) -> None:
@@ -229,7 +233,7 @@ def _named(path):
         return None
     name = path.read_text(errors="replace").strip()
     # A power cut can leave the file empty.
-    if not re.fullmatch(r"step-\d+", name):
+    if not re.fullmatch(_STEP, name):
         return None
     folder = path.parent / name
     if not folder.is_dir():

@@ -34,6 +34,8 @@ AUGMENTATIONS = (
 )
 PRECISIONS = ("float32", "bfloat16")
 STRATEGIES = ("auto", "mirrored", "none")
+# Of a score: their logits are held in memory.
+MOST_SAMPLES = 10_000_000
 METRICS = ("fid", "is", "kid", "precision_recall", "density_coverage")
 
 # Grid self-attention is used above this resolution, in windows of this side
@@ -396,7 +398,8 @@ class EvaluationConfig(Checked):
         metrics: names out of `METRICS`, separated by commas.
         every_images: real images between evaluations while training, the first
             before the first step; 0 for none.
-        time_limit: seconds after which sampling for one evaluation gives up.
+        time_limit: seconds after which sampling for one evaluation gives up;
+            0 for never.
         keep_best: whether the checkpoint of the lowest FID is kept, too.
     """
 
@@ -417,13 +420,18 @@ class EvaluationConfig(Checked):
 
     def check(self):
         self.require_at_least(2, "num_images")
-        self.require_at_least(0, "seed", "every_images")
-        self.require_at_least(1, "time_limit")
+        fits = self.num_images <= MOST_SAMPLES
+        rule = f"must be at most {MOST_SAMPLES:,}"
+        require(fits, self.field("num_images"), rule, self.num_images)
+        self.require_at_least(0, "seed", "every_images", "time_limit")
         last = self.seed + self.num_images
         rule = "must be below 2**62 - num_images"
         require(last < 2**62, self.field("seed"), rule, self.seed)
         for name in self.metric_names:
             require_choice(self.field("metrics"), name, METRICS)
+        once = len(set(self.metric_names)) == len(self.metric_names)
+        rule = "must name each metric once"
+        require(once, self.field("metrics"), rule, self.metrics)
         if self.keep_best:
             rule = "must be false without fid in metrics or every_images"
             able = "fid" in self.metric_names and self.every_images > 0

@@ -40,6 +40,7 @@ def act(arguments: Arguments) -> int:
             f"{arguments.run_dir} has no scores: train with --set "
             "evaluation.every_images=N, or run python -m transgan_tf.evaluate"
         )
+    records = _comparable(records)
     floor = {} if arguments.floor is None else _read_floor(arguments.floor)
     draw(records, floor, arguments.output)
     print(arguments.output)
@@ -56,16 +57,13 @@ def draw(records: list[dict], floor: dict, path) -> None:
     """
     from matplotlib.figure import Figure
 
-    names = [
-        name
-        for name in records[0]["evaluation"]["metrics"]
-        if not name.endswith("_std")
-    ]
+    found = (name for r in records for name in r["evaluation"]["metrics"])
+    names = [n for n in dict.fromkeys(found) if not n.endswith("_std")]
     figure = Figure(figsize=(4.5 * len(names), 3.2), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for panel, name in zip(panels, names, strict=True):
         points = [
-            (record["images"], record["evaluation"]["metrics"][name])
+            (record["images"] / 1000, record["evaluation"]["metrics"][name])
             for record in records
             if name in record["evaluation"]["metrics"]
         ]
@@ -75,12 +73,26 @@ def draw(records: list[dict], floor: dict, path) -> None:
         if name == "fid":
             # It falls by orders of magnitude.
             panel.set_yscale("log")
-        panel.set_xlabel("real images seen")
+        panel.set_xlabel("thousands of real images seen")
         features = records[0]["evaluation"]["protocol"]["features"]
         panel.set_title(f"{name} (features: {Path(features).name})")
         panel.grid(alpha=0.3)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def _comparable(records):
+    """Returns the records of the newest one's protocol, by images.
+
+    Versions of the code aside: the others' numbers do not compare.
+    """
+
+    def protocol(record):
+        return record["evaluation"]["protocol"] | {"code": ""}
+
+    newest = protocol(records[-1])
+    same = [record for record in records if protocol(record) == newest]
+    return sorted(same, key=lambda record: record["images"])
 
 
 def _read_floor(path):

@@ -62,46 +62,63 @@ class Arguments:
         for name in ("num_images", "seed"):
             if getattr(self, name) is not None:
                 changes[name] = getattr(self, name)
-        changes["features"] = self._features(config.evaluation.features)
+        if self.features or self.inception:
+            changes["features"] = self.features or "inception"
+        # Nothing waits for this command: it may take its time.
         return dataclasses.replace(
-            config.evaluation, every_images=0, keep_best=False, **changes
+            config.evaluation,
+            every_images=0,
+            keep_best=False,
+            time_limit=0,
+            **changes,
         )
 
-    def _features(self, of_run):
-        if self.inception is None:
-            return self.features or of_run
-        if self.features not in (None, "inception"):
+    def check(self) -> None:
+        """Raises `UserError` for flags that do not go together."""
+        if self.inception and self.features not in (None, "inception"):
             raise UserError(
                 "--inception goes with --features=inception alone: leave one "
                 "of the two out"
             )
-        return str(self.inception)
+        if self.reference and (self.write_reference or self.dataset):
+            raise UserError(
+                "--reference takes the place of images: leave --dataset and "
+                "--write_reference out"
+            )
 
 
 def act(arguments: Arguments) -> int:
     """Does what the command line says; returns the exit status."""
+    from transgan_tf.checkpoints import find_checkpoint
     from transgan_tf.checkpoints import load_config
     from transgan_tf.metrics.features import load_features
     from transgan_tf.training import make_exact
     from transgan_tf.training import make_strategy
 
+    arguments.check()
     cli.show_log()
     config = load_config(arguments.run_dir)
     settings = arguments.settings(config)
+    if not arguments.floor:
+        find_checkpoint(arguments.run_dir, arguments.checkpoint)
     make_exact(seed=0)
     strategy = make_strategy(arguments.strategy)
-    network = load_features(settings.features, strategy, download=True)
+    network = load_features(
+        settings.features,
+        strategy,
+        download=True,
+        inception=arguments.inception,
+    )
     score = _score_halves if arguments.floor else _score_run
-    record = score(arguments, config, settings, network, strategy)
-    print(json.dumps(record))
+    score(arguments, config, settings, network, strategy)
     return cli.DONE
 
 
 def _score_run(arguments, config, settings, network, strategy):
-    """Scores a checkpoint, and writes that to the run."""
+    """Scores a checkpoint, prints that and adds it to the run."""
     from transgan_tf.checkpoints import find_checkpoint
     from transgan_tf.checkpoints import load_generator
-    from transgan_tf.evaluating import score_and_record
+    from transgan_tf.evaluating import add_to_run
     from transgan_tf.evaluation import Evaluator
 
     # By its step's name, since training may save another meanwhile.
@@ -110,18 +127,19 @@ def _score_run(arguments, config, settings, network, strategy):
         generator = load_generator(arguments.run_dir, name)
     reference = _reference(arguments, config, network, strategy)
     evaluator = Evaluator(network, reference, settings, strategy)
+    result = evaluator.score(generator)
     images = step * config.training.images_per_step
-    return score_and_record(
-        evaluator, generator, arguments.run_dir, step, images
-    )
+    print(json.dumps({"step": step, "images": images, "evaluation": result}))
+    add_to_run(arguments.run_dir, step, images, result)
 
 
 def _score_halves(arguments, config, settings, network, strategy):
-    """Scores real images by other real images, which no generator can beat."""
+    """Prints the scores of real images by other real images."""
     from transgan_tf.evaluation import score_halves
 
     store = _store(arguments, config)
-    return score_halves(store, settings.metric_names, network, strategy)
+    result = score_halves(store, settings.metric_names, network, strategy)
+    print(json.dumps(result))
 
 
 def _reference(arguments, config, network, strategy):
@@ -131,11 +149,15 @@ def _reference(arguments, config, network, strategy):
     from transgan_tf.metrics.reference import write_reference
 
     if arguments.reference is not None:
-        return read_reference(arguments.reference, network.width)
+        return read_reference(
+            arguments.reference, network.width, network.fingerprint
+        )
     store = _store(arguments, config)
     reference = reference_of(store, network, strategy)
     if arguments.write_reference is not None:
-        write_reference(arguments.write_reference, reference)
+        write_reference(
+            arguments.write_reference, reference, network.fingerprint
+        )
     return reference
 
 

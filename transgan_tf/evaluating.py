@@ -1,5 +1,6 @@
 """Scores while training: the callback, and the best checkpoint."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from transgan_tf.callbacks import METRICS_FILE
 from transgan_tf.callbacks import Checkpointing
 from transgan_tf.callbacks import Periodic
 from transgan_tf.callbacks import append_record
+from transgan_tf.checked import UserError
 from transgan_tf.checkpoints import BEST
 from transgan_tf.configs import EvaluationConfig
 from transgan_tf.evaluation import Evaluator
@@ -95,11 +97,7 @@ def make_evaluator(
 
 
 def record_scores(run_dir, writer, step: int, images: int, result: dict):
-    """Writes what `Evaluator.score` returned to a run and its TensorBoard.
-
-    Returns:
-        The line that was added to `metrics.jsonl`, as a dict.
-    """
+    """Writes what `Evaluator.score` returned to a run and its TensorBoard."""
     record = {"step": step, "images": images, "evaluation": result}
     append_record(Path(run_dir, METRICS_FILE), record)
     with writer.as_default(step=step):
@@ -108,28 +106,40 @@ def record_scores(run_dir, writer, step: int, images: int, result: dict):
         text = json.dumps(result, indent=2)
         tf.summary.text("evaluation", f"```\n{text}\n```")
     writer.flush()
-    return record
 
 
-def score_and_record(
-    evaluator: Evaluator, generator, run_dir, step: int, images: int
-) -> dict:
-    """Scores a generator of a run; see `record_scores`."""
-    result = evaluator.score(generator)
-    writer = tf.summary.create_file_writer(str(Path(run_dir, "tensorboard")))
+def add_to_run(run_dir, step: int, images: int, result: dict) -> None:
+    """Writes scores to a run that is not training here; see `record_scores`.
+
+    Raises:
+        UserError: the run's folder cannot be written.
+    """
+    folder = str(Path(run_dir, "tensorboard"))
     try:
-        return record_scores(run_dir, writer, step, images, result)
-    finally:
+        writer = tf.summary.create_file_writer(folder)
+        record_scores(run_dir, writer, step, images, result)
         writer.close()
+    except (OSError, tf.errors.OpError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"the scores could not be added to {run_dir} ({reason}): give "
+            "yourself permission, or keep what was printed"
+        ) from None
 
 
 def evaluations(run_dir) -> list[dict]:
-    """Returns the lines of a run's `metrics.jsonl` that hold scores."""
+    """Returns the lines of a run's `metrics.jsonl` that hold scores.
+
+    Lines that cannot be read, of a process that was killed, are passed over.
+    """
     path = Path(run_dir, METRICS_FILE)
     if not path.is_file():
         return []
-    records = [json.loads(line) for line in path.read_text().splitlines()]
-    return [record for record in records if "evaluation" in record]
+    records = []
+    for line in path.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(line))
+    return [r for r in records if isinstance(r, dict) and "evaluation" in r]
 
 
 def best_fid(run_dir, protocol: dict) -> float | None:

@@ -7,6 +7,7 @@ of replicas.
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -35,7 +36,9 @@ from transgan_tf.randomness import latents
 from transgan_tf.randomness import root_seed
 from transgan_tf.records import to_uint8
 from transgan_tf.sampling import images_at_once
+from transgan_tf.stores import UNREADABLE
 from transgan_tf.stores import Store
+from transgan_tf.stores import unreadable
 from transgan_tf.version import __version__
 
 # Real images for which a replica computes features at once.
@@ -62,12 +65,13 @@ class Evaluator:
     settings: EvaluationConfig
     strategy: tf.distribute.Strategy
     # By generator, so that each is traced once in a training's evaluations.
-    _graphs: dict = field(default_factory=dict, repr=False)
+    _graphs: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
         names = self.settings.metric_names
         registry.check_names(names, self.network.classes)
         registry.check_count(names, self.settings.num_images)
+        registry.check_reference(names, self.reference.features)
 
     def score(
         self, generator, stop: Callable[[], bool] = lambda: False
@@ -102,6 +106,7 @@ class Evaluator:
         reference = self.reference
         return {
             "weights": "exponential moving average",
+            "precision": generator.compute_dtype,
             "num_images": self.settings.num_images,
             "seed": self.settings.seed,
             "truncation": 1.0,
@@ -110,7 +115,7 @@ class Evaluator:
             **network_protocol(self.network),
             "reference": reference.name,
             "reference_images": reference.features.count,
-            "code": code_version(),
+            **software(),
         }
 
     def _sample(self, generator, stop):
@@ -122,7 +127,7 @@ class Evaluator:
         collector = Collector(
             len(seeds), self.network.width, self.network.classes
         )
-        deadline = time.monotonic() + settings.time_limit
+        deadline = time.monotonic() + (settings.time_limit or math.inf)
         for features, logits, finite in _run(
             self.strategy, self._graph(generator), batches, len(seeds), size
         ):
@@ -179,7 +184,7 @@ def reference_of(
     key = {
         "images": store.fingerprint,
         **network_protocol(network),
-        "code": code_version(),
+        **software(),
     }
 
     def make():
@@ -201,6 +206,7 @@ def real_features(
 
     Raises:
         EvaluationError: there are fewer than two.
+        DataError: an image cannot be read.
     """
     if len(places) < 2:
         raise EvaluationError(
@@ -212,11 +218,19 @@ def real_features(
     images = images.batch(size * replicas(strategy)).map(store.take).unbatch()
     images = images.map(store.decode, num_parallel_calls=tf.data.AUTOTUNE)
     images = images.batch(size * replicas(strategy)).prefetch(1)
-    batches = images.as_numpy_iterator()
+    batches = _readable(images)
     graph = _on_replicas(strategy, network)
-    for features, logits in _run(strategy, graph, batches, len(places), size):
-        collector.add(features, logits)
+    for rows in _run(strategy, graph, batches, len(places), size):
+        collector.add(*rows)
     return collector.result()
+
+
+def _readable(images) -> Iterator[np.ndarray]:
+    """Yields a dataset's batches, or raises `DataError`."""
+    try:
+        yield from images.as_numpy_iterator()
+    except UNREADABLE as error:
+        raise unreadable(error) from None
 
 
 def score_halves(
@@ -224,12 +238,14 @@ def score_halves(
 ) -> dict:
     """Scores one half of the real images against the other.
 
-    What it gives is the floor of a dataset's scores: a perfect generator's.
+    What it gives is about what a perfect generator would get with as few
+    images; with more, scores of small sets are biased less.
 
     Returns:
         As `Evaluator.score`.
     """
     registry.check_names(names, network.classes)
+    registry.check_count(names, store.count // 2)
     # Shuffled, since datasets are often in the order of their classes.
     places = np.random.default_rng(0).permutation(store.count)
     halves = np.split(places[: store.count // 2 * 2], 2)
@@ -243,7 +259,7 @@ def score_halves(
         **network_protocol(network),
         "reference": "the other half",
         "reference_images": second.count,
-        "code": code_version(),
+        **software(),
     }
     return {"metrics": numbers, "too_few": few, "protocol": protocol}
 
@@ -310,6 +326,11 @@ def _distributed(strategy, shares):
         return tf.constant(shares[context.replica_id_in_sync_group])
 
     return strategy.experimental_distribute_values_from_function(value)
+
+
+def software() -> dict[str, str]:
+    """Returns the versions that numbers depend on, as plain data."""
+    return {"code": code_version(), "tensorflow": tf.__version__}
 
 
 @cache

@@ -6,6 +6,7 @@ mistake of a user is a `DataError` with one sentence.
 
 import hashlib
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -26,6 +27,22 @@ _BEFORE, _AFTER = 12, 4
 
 class DataError(UserError):
     """Images that cannot be used; its text is one sentence."""
+
+
+# What `tf.data` raises of a damaged image, a lost file or record.
+UNREADABLE = (tf.errors.InvalidArgumentError, tf.errors.UnknownError)
+
+
+def unreadable(error) -> DataError:
+    """Returns what to tell of an image that `tf.data` could not read."""
+    # Out of the many lines that TensorFlow tells.
+    told = re.search(r"(?:\}\}|Error:) (.+)", error.message)
+    reason = told[1] if told else error.message.strip().splitlines()[-1]
+    return DataError(
+        f"an image cannot be read ({reason}): check the dataset by `python -m "
+        "pipeline.verify`; the same command then goes on from the newest "
+        "checkpoint"
+    )
 
 
 class Store(Protocol):

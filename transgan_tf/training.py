@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,14 +25,12 @@ from transgan_tf.gan import TransGAN
 from transgan_tf.gan import make_gan
 from transgan_tf.runs import close_log
 from transgan_tf.runs import open_run
-from transgan_tf.stores import DataError
+from transgan_tf.stores import UNREADABLE
 from transgan_tf.stores import Store
 from transgan_tf.stores import as_store
 from transgan_tf.stores import check_size
+from transgan_tf.stores import unreadable
 from transgan_tf.stream import step_batches
-
-# What `tf.data` raises of a damaged image, a lost file or record.
-_UNREADABLE = (tf.errors.InvalidArgumentError, tf.errors.UnknownError)
 
 _log = logging.getLogger(__name__)
 
@@ -116,14 +113,10 @@ def fit(
         # A picture that cannot be written must not cost the steps before it.
         checkpointing.save()
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         # Not saved: what does not depend on the images, such as the step's
         # number, may have moved on.
-        raise DataError(
-            f"an image cannot be read ({_reason(error)}): check the dataset by "
-            "`python -m pipeline.verify`; the same command then goes on from "
-            "the newest checkpoint"
-        ) from None
+        raise unreadable(error) from None
     finally:
         bar.close()
         interruption.restore_handlers()
@@ -131,12 +124,6 @@ def fit(
     if interruption.status:
         _log.info("interrupted and saved at step %d", checkpointing.step)
     return interruption.status
-
-
-def _reason(error):
-    """Returns what happened, out of the many lines that TensorFlow tells."""
-    told = re.search(r"(?:\}\}|Error:) (.+)", error.message)
-    return told[1] if told else error.message.strip().splitlines()[-1]
 
 
 def make_callbacks(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from transgan_tf.checked import UserError
 from transgan_tf.metrics.moments import Gaussian
 from transgan_tf.metrics.moments import Moments
 
@@ -45,7 +46,16 @@ class Collector:
         self.logits = np.empty((total, classes), "float32")
 
     def add(self, features, logits) -> None:
-        """Adds the next images' features `(N, D)` and logits."""
+        """Adds the next images' features `(N, D)` and logits.
+
+        Raises:
+            UserError: one of them is not finite.
+        """
+        if not (np.isfinite(features).all() and np.isfinite(logits).all()):
+            raise UserError(
+                "the feature network returns numbers that are not finite: "
+                "take another, or look at the images"
+            )
         start = self.moments.count
         stop = start + len(features)
         first, last = np.searchsorted(self.places, (start, stop))

@@ -91,6 +91,7 @@ def load_features(
     name: str,
     strategy: tf.distribute.Strategy | None = None,
     download: bool = False,
+    inception: Path | None = None,
 ) -> FeatureNetwork:
     """Loads a network by name.
 
@@ -99,6 +100,7 @@ def load_features(
             the cache; or the folder of a SavedModel.
         strategy: what will run it; the default one if left out.
         download: whether Inception may be downloaded if the cache has none.
+        inception: folder of Inception, instead of the cache's.
 
     Raises:
         FeatureError: the network is not there or has other inputs or outputs.
@@ -108,11 +110,10 @@ def load_features(
         return _digit_classifier(strategy)
     folder, size = Path(name), AS_IT_IS
     if name == INCEPTION:
-        folder, size = inception_folder(), INCEPTION_SIZE
-        if not folder.is_dir():
+        folder, size = inception or inception_folder(), INCEPTION_SIZE
+        if inception is None and not folder.is_dir():
             _fetch_inception(folder, download)
-    with strategy.scope():
-        return _saved_model(name, folder, size)
+    return _saved_model(name, folder, size, strategy)
 
 
 def inception_folder() -> Path:
@@ -147,8 +148,8 @@ def _fetch_inception(folder, download):
     """Downloads TF-GAN's Inception into the cache."""
     handle = import_tfgan("eval.inception_metrics").INCEPTION_TFHUB
     remedy = (
-        f"download {handle} on a machine with a network and name its folder "
-        "by --features=PATH"
+        f"download {handle} on a machine with a network and put its folder "
+        f"at {folder}"
     )
     if not download:
         raise FeatureError(
@@ -173,7 +174,7 @@ def _fetch_inception(folder, download):
     temporary.rename(folder)
 
 
-def _saved_model(name, folder, image_size):
+def _saved_model(name, folder, image_size, strategy):
     """Loads a SavedModel with TF-GAN's output names, and measures it."""
     if not (folder / "saved_model.pb").is_file():
         raise FeatureError(
@@ -181,16 +182,18 @@ def _saved_model(name, folder, image_size):
             f"{INCEPTION!r}, or a folder with a saved_model.pb"
         )
     try:
-        loaded = tf.saved_model.load(str(folder))
+        with strategy.scope():
+            loaded = tf.saved_model.load(str(folder))
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = str(error).partition("\n")[0]
         raise FeatureError(f"{folder} cannot be loaded ({reason})") from None
     function, input_shape = _callable(folder, loaded)
     size, channels = image_size, 3
-    if input_shape is not None and input_shape.rank == 4:
+    if input_shape is not None:
+        _check_input(folder, input_shape)
         size, channels = input_shape[1] or size, input_shape[3] or channels
     probe = tf.zeros((2, size or 64, size or 64, channels))
-    outputs = _outputs(folder, function, probe)
+    outputs = _outputs(folder, function, probe, strategy)
     return FeatureNetwork(
         name,
         _folder_fingerprint(folder),
@@ -206,14 +209,13 @@ def _callable(folder, loaded):
     """Returns a function of images, and the shape that it takes if it says."""
     signature = loaded.signatures.get("serving_default")
     if signature is not None:
-        (keyword, spec), *others = signature.structured_input_signature[
-            1
-        ].items()
-        if others:
+        inputs = signature.structured_input_signature[1]
+        if len(inputs) != 1:
             raise FeatureError(
-                f"{folder} takes {1 + len(others)} inputs: a feature network "
+                f"{folder} takes {len(inputs)} inputs: a feature network "
                 "takes images alone"
             )
+        ((keyword, spec),) = inputs.items()
         # Held by the closure, since a signature does not keep its variables.
         return lambda images, _=loaded: signature(**{keyword: images}), (
             spec.shape
@@ -225,10 +227,28 @@ def _callable(folder, loaded):
     return loaded, None
 
 
-def _outputs(folder, function, probe):
-    """Calls a network once; returns its outputs by name."""
+def _check_input(folder, shape):
+    """Raises `FeatureError` for what does not take batches of images."""
+    if shape.rank != 4:
+        fits = False
+    else:
+        batch, height, width, channels = shape
+        fits = batch is None and height == width and channels in (None, 1, 3)
+    if not fits:
+        raise FeatureError(
+            f"{folder} takes tensors of shape {shape}: a feature network takes "
+            "square images (batch, side, side, 1 or 3), of any number"
+        )
+
+
+def _outputs(folder, function, probe, strategy):
+    """Calls a network once, on all replicas; returns one's outputs by name."""
     try:
-        outputs = function(probe)
+        # Outside of a replica, mirrored variables cannot be read by a graph.
+        outputs = strategy.run(function, (probe,))
+        outputs = tf.nest.map_structure(
+            lambda value: strategy.experimental_local_results(value)[0], outputs
+        )
     except (ValueError, TypeError, tf.errors.OpError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise FeatureError(
@@ -241,6 +261,14 @@ def _outputs(folder, function, probe):
             f"{folder} must return {FEATURES!r}, and {LOGITS!r} for the "
             f"Inception score, by name: it returns {found}"
         )
+    for name in {FEATURES, LOGITS} & outputs.keys():
+        value = outputs[name]
+        if not value.dtype.is_floating or value.shape[:1] != probe.shape[:1]:
+            raise FeatureError(
+                f"{folder} must return a row of numbers for each image as "
+                f"{name!r}: it returns {value.dtype.name} of shape "
+                f"{tuple(value.shape)} for 2 images"
+            )
     return outputs
 
 

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-import zipfile
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,11 @@ from transgan_tf.caching import write_arrays
 from transgan_tf.checked import UserError
 from transgan_tf.metrics.collect import FeatureSet
 from transgan_tf.metrics.moments import Gaussian
+
+# The fingerprint of the network, in files that we write.
+_NETWORK = "features_sha256"
+# Of a variance that still has a square in float64.
+_LARGEST = 1e100
 
 
 class ReferenceError(UserError):
@@ -59,42 +64,50 @@ def from_arrays(arrays: dict[str, np.ndarray], name: str) -> Reference:
     return Reference(FeatureSet(count, gaussian, arrays.get("rows")), name)
 
 
-def write_reference(path, reference: Reference) -> None:
-    """Writes a reference as `.npz`."""
-    write_arrays(path, to_arrays(reference))
+def write_reference(path, reference: Reference, fingerprint: str) -> None:
+    """Writes a reference as `.npz`, with its feature network's fingerprint."""
+    network = {_NETWORK: np.array(fingerprint)}
+    write_arrays(path, to_arrays(reference) | network)
 
 
-def read_reference(path, width: int) -> Reference:
+def read_reference(path, width: int, fingerprint: str) -> Reference:
     """Reads a reference, from `write_reference` or from elsewhere.
 
     Args:
         path: `.npz` file with `mu` `(D,)` and `sigma` `(D, D)`.
         width: D, the number of features of the network at hand.
+        fingerprint: of that network.
 
     Raises:
         ReferenceError: the file is not that.
     """
     try:
         # NumPy would leave a damaged file open.
-        with open(path, "rb") as file, np.load(file) as archive:
-            arrays = dict(archive)
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            with np.load(file) as archive:
+                arrays = dict(archive)
+        _check(path, arrays, width, fingerprint)
+        reference = from_arrays(arrays, "")
     except FileNotFoundError:
         raise ReferenceError(f"there is no file {path}") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ReferenceError(f"{path} is not an .npz file ({error})") from None
-    except TypeError:
-        # A lone array, of an .npy file.
+    except ReferenceError:
+        raise
+    except Exception as error:
+        # A damaged archive makes NumPy and zipfile raise nearly anything.
         raise ReferenceError(
-            f"{path} holds a single array: statistics are an .npz file with "
-            "mu and sigma"
+            f"{path} is not an .npz file of statistics, the arrays mu and "
+            f"sigma ({error})"
         ) from None
-    _check(path, arrays, width)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return from_arrays(arrays, f"{Path(path).name}, SHA-256 {digest[:16]}")
+    # Both: the numbers are the file's, whatever it says of itself.
+    name = f"{Path(path).name}, SHA-256 {digest[:16]}"
+    if reference.name:
+        name = f"{reference.name}, from {name}"
+    return replace(reference, name=name)
 
 
-def _check(path, arrays, width):
+def _check(path, arrays, width, fingerprint):
     missing = {"mu", "sigma"} - arrays.keys()
     if missing:
         raise ReferenceError(
@@ -102,14 +115,31 @@ def _check(path, arrays, width):
             f"sigma, it has {', '.join(arrays) or 'none'}"
         )
     shapes = arrays["mu"].shape, arrays["sigma"].shape
-    if shapes != ((width,), (width, width)):
+    rows = arrays.get("rows", np.zeros((0, width)))
+    of_another = str(arrays.get(_NETWORK, fingerprint)) != fingerprint
+    if shapes != ((width,), (width, width)) or of_another:
         raise ReferenceError(
             f"{path} is of another feature network: mu and sigma have shapes "
-            f"{shapes[0]} and {shapes[1]}, and the features at hand are {width}"
+            f"{shapes[0]} and {shapes[1]}, and the features at hand are "
+            f"{width}, of a network with the SHA-256 {fingerprint}"
         )
-    for name in ("mu", "sigma"):
-        if not np.isfinite(arrays[name]).all():
+    for name, array in (("mu", arrays["mu"]), ("sigma", arrays["sigma"])):
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             raise ReferenceError(f"{path} has numbers in {name} not finite")
-    sigma = arrays["sigma"]
-    if not np.allclose(sigma, sigma.T, atol=1e-6 * np.abs(sigma).max()):
+    if rows.shape[1:] != (width,) or not np.isfinite(rows).all():
+        raise ReferenceError(f"rows of {path} are not {width} finite numbers")
+    if int(arrays.get("count", 0)) < 0:
+        raise ReferenceError(f"count of {path} is below 0")
+    _check_covariance(path, np.asarray(arrays["sigma"], np.float64))
+
+
+def _check_covariance(path, sigma):
+    largest = np.abs(sigma).max()
+    if not np.allclose(sigma, sigma.T, atol=1e-6 * largest):
         raise ReferenceError(f"sigma of {path} is not symmetric")
+    least = np.linalg.eigvalsh(sigma)[0]
+    if largest > _LARGEST or least < -1e-3 * largest:
+        raise ReferenceError(
+            f"sigma of {path} is no covariance: its numbers go up to "
+            f"{largest:.3g}, its smallest eigenvalue is {least:.3g}"
+        )

@@ -56,15 +56,11 @@ def scores(
 
     Returns:
         Numbers by name, and the names of those of too few samples.
-
-    Raises:
-        MetricError: a set lacks what a score needs.
     """
     numbers, few = {}, []
     for name in names:
         metric = METRICS[name]
         sets = [samples, reference] if metric.compares else [samples]
-        _check(name, metric, sets)
         numbers |= metric.compute(samples, reference)
         width = len(samples.gaussian.mean)
         if not all(metric.enough(one, width) for one in sets):
@@ -93,16 +89,23 @@ def check_count(names, count: int) -> None:
             )
 
 
-def _check(name, metric, sets):
-    for one in sets:
-        if one is None or getattr(one, metric.needs) is None:
+def check_reference(names, reference: FeatureSet) -> None:
+    """Raises `MetricError` for scores that a reference is not enough for."""
+    for name in names:
+        metric = METRICS[name]
+        if not metric.compares:
+            continue
+        if getattr(reference, metric.needs) is None:
             raise MetricError(
                 f"{name} needs {metric.needs} of the reference, which holds "
-                "mean and covariance alone: leave --reference out, or give "
-                "one that --write_reference wrote"
+                "mean and covariance alone: leave it out of the metrics, or "
+                "compare with images or what --write_reference wrote"
             )
-        if one.count:
-            check_count([name], one.count)
+        if 0 < reference.count < metric.least:
+            raise MetricError(
+                f"{name} takes a reference of at least {metric.least} images, "
+                f"got {reference.count}: leave it out of the metrics"
+            )
 
 
 def _fid(samples, reference):
