@@ -1,7 +1,12 @@
 """Beam's engines: the local one as the job needs it, others as they are."""
 
+import contextlib
+import os
 import shlex
+import signal
 import sys
+import threading
+from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions
@@ -19,6 +24,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 # The engine in this process. Beam's default tries to download another first.
 LOCAL = "FnApiRunner"
 PROCESSES = "multi_processing"
+_WORKER = "pipeline.worker"
 
 
 def make_pipeline(options: PipelineOptions) -> beam.Pipeline:
@@ -53,7 +59,7 @@ def _runner_of_processes(options):
     Beam's own workers do not get them, and remote file systems need some.
     """
     # In the place of the shell, which would stay when its worker is gone.
-    command = f"exec {shlex.quote(sys.executable)} -m pipeline.worker"
+    command = f"exec {shlex.quote(sys.executable)} -m {_WORKER}"
     known = options.get_all_options(drop_default=True)
     provision = beam_provision_api_pb2.ProvisionInfo(
         pipeline_options=JobServiceHandle.encode_pipeline_options(known)
@@ -62,3 +68,36 @@ def _runner_of_processes(options):
         SubprocessSDKEnvironment.from_command_string(command),
         provision_info=ExtendedProvisionInfo(provision),
     )
+
+
+@contextlib.contextmanager
+def workers_end_when_interrupted():
+    """Lets Ctrl-C end the worker processes before Beam hears of it.
+
+    Beam tells its workers to stop and waits for them; those that are just
+    starting do not hear it, and it would wait for ever.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number, frame):
+        _end_workers()
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _end_workers():
+    """Ends this process's workers, where the system tells of them (Linux)."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for number in children.read_text().split():
+            # It may end by itself meanwhile.
+            with contextlib.suppress(OSError):
+                command = Path("/proc", number, "cmdline").read_bytes()
+                if _WORKER.encode() in command:
+                    os.kill(int(number), signal.SIGTERM)

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from pipeline import files
 from pipeline.engine import make_pipeline
+from pipeline.engine import workers_end_when_interrupted
 from pipeline.output import WORK
 from pipeline.output import JobError
 from pipeline.output import is_done
@@ -81,7 +82,7 @@ def prepare(plan: Plan, source: Source, options, overwrite: bool) -> int:
     start, started = time.monotonic(), time.time()
     with opened(plan):
         create_pipeline(pipeline, source, plan)
-        with Progress(plan):
+        with Progress(plan), workers_end_when_interrupted():
             _run(pipeline)
         outcome = read_outcome(plan)
     if not outcome.accepted:

@@ -5,6 +5,7 @@ all that it does.
 """
 
 import logging
+import os
 import signal
 import sys
 
@@ -14,6 +15,7 @@ def main() -> None:
     # What a worker has to tell goes to the launcher all the same.
     logging.getLogger().addHandler(logging.NullHandler())
     # The launcher hears it, too, and ends its workers.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from apache_beam.runners.worker import sdk_worker_main
 
