@@ -21,6 +21,14 @@ from transgan_tf.evaluation import reference_of
 from transgan_tf.metrics.features import load_features
 from transgan_tf.stores import Store
 
+# Numbers that are not named as the metric that gives them.
+_METRIC_OF = {
+    "precision": "precision_recall",
+    "recall": "precision_recall",
+    "density": "density_coverage",
+    "coverage": "density_coverage",
+}
+
 _log = logging.getLogger(__name__)
 
 
@@ -162,20 +170,11 @@ def best_fid(run_dir, protocol: dict) -> float | None:
 
 
 def describe_scores(result: dict) -> str:
-    """Returns scores on one line, such as `FID 10.50 (too few samples)`."""
+    """Returns scores on one line, such as `fid 10.5 (too few samples)`."""
     texts = []
     for name, value in result["metrics"].items():
         if not name.endswith("_std"):
-            metric = METRIC_OF.get(name, name)
+            metric = _METRIC_OF.get(name, name)
             few = " (too few samples)" if metric in result["too_few"] else ""
             texts.append(f"{name} {value:.4g}{few}")
     return ", ".join(texts)
-
-
-# Numbers that are not named as the metric that gives them.
-METRIC_OF = {
-    "precision": "precision_recall",
-    "recall": "precision_recall",
-    "density": "density_coverage",
-    "coverage": "density_coverage",
-}
