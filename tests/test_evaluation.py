@@ -547,6 +547,7 @@ def test_the_best_checkpoint_is_kept(tmp_path, saved, monkeypatch):
         ({"num_images": 5, "metrics": "fid,is"}, "is takes at least 10 images"),
         ({"metrics": "fdi"}, "evaluation.metrics must be one of.*'fid'"),
         ({"reference": Path("no.npz")}, "there is no file no.npz"),
+        ({"floor": True, "num_images": 20}, "real images: leave --num_images"),
         ({"dataset": "mnist"}, r"12 x 12 px in colour|28 x 28 px"),
         (
             {"features": "classifier", "inception": Path("x")},

@@ -85,6 +85,13 @@ class Arguments:
                 "--reference takes the place of images: leave --dataset and "
                 "--write_reference out"
             )
+        others = ("num_images", "seed", "reference", "write_reference")
+        given = [name for name in others if getattr(self, name) is not None]
+        if self.floor and given:
+            raise UserError(
+                "--floor compares halves of all real images: leave "
+                f"--{given[0]} out"
+            )
 
 
 def act(arguments: Arguments) -> int:
@@ -100,6 +107,7 @@ def act(arguments: Arguments) -> int:
     config = load_config(arguments.run_dir)
     settings = arguments.settings(config)
     if not arguments.floor:
+        # Told before a network is loaded, trained or downloaded.
         find_checkpoint(arguments.run_dir, arguments.checkpoint)
     make_exact(seed=0)
     strategy = make_strategy(arguments.strategy)
