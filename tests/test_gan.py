@@ -1,5 +1,6 @@
 """The training step: against a plain one, and however it is split."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -63,9 +64,14 @@ def same(one, other, tolerance):
         np.testing.assert_allclose(left, right, rtol=0, atol=tolerance)
 
 
+def distance(one, other):
+    pairs = zip(one, other, strict=True)
+    return np.linalg.norm([np.linalg.norm(a - b) for a, b in pairs])
+
+
 # Adam without memory moves by the rate times the gradient's sign, which
 # rounding can turn where a gradient is near 0: plain descent tells more.
-def with_descent(gan, rate=0.1, accumulation=1):
+def with_descent(gan, rate=0.1, accumulation=1, **changes):
     training = smallest_config().training
     gan.compile(
         keras.optimizers.SGD(rate),
@@ -78,6 +84,7 @@ def with_descent(gan, rate=0.1, accumulation=1):
         ema_images=100,
         ema_warmup=0.5,
         jit=False,
+        **changes,
     )
     return gan
 
@@ -261,19 +268,20 @@ def test_the_same_seed_is_bit_identical():
 
 
 SEVERAL_DEVICES = """
+import json
 import sys
 import tensorflow as tf
-path, devices, accumulation = sys.argv[1], *map(int, sys.argv[2:])
+path, devices, changes = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(
     cpu, [tf.config.LogicalDeviceConfiguration()] * devices
 )
 from tests import test_gan
-test_gan.fit_and_save(path, devices, accumulation)
+test_gan.fit_and_save(path, devices, **changes)
 """
 
 
-def fit_and_save(path, devices=1, accumulation=1):
+def fit_and_save(path, devices=1, precision="float32", **changes):
     """Fits two steps under a strategy and writes the state to a file."""
     strategy = tf.distribute.get_strategy()
     if devices > 1:
@@ -284,7 +292,10 @@ def fit_and_save(path, devices=1, accumulation=1):
     data = tf.data.Dataset.from_tensor_slices(real)
     data = data.batch(8, drop_remainder=True)
     with strategy.scope():
-        gan = with_descent(tiny_gan(), accumulation=accumulation)
+        gan = with_descent(tiny_gan(precision=precision), **changes)
+    for loss_scale in gan.loss_scales.values():
+        # Low enough for every update to be made.
+        loss_scale.scale.assign(16.0)
     gan.fit(data, epochs=1, verbose=0, shuffle=False)
     assert int(gan.step.numpy()) == 2
     np.savez(path, *state(gan))
@@ -306,16 +317,13 @@ def one_device(tmp_path_factory):
     return saved_state(path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("devices", "accumulation"), [(2, 1), (2, 2), (4, 1), (1, 4)]
-)
-def test_several_devices_agree_with_one(
-    devices, accumulation, one_device, tmp_path
-):
-    path = str(tmp_path / "several.npz")
-    arguments = [path, str(devices), str(accumulation)]
-    # A process of its own, since devices are set once.
+def fit_apart(path, devices, changes):
+    """Fits on several devices; in a process of its own, as they are set once.
+
+    Returns:
+        The state afterwards.
+    """
+    arguments = [str(path), str(devices), json.dumps(changes)]
     result = subprocess.run(
         [sys.executable, "-c", SEVERAL_DEVICES, *arguments],
         cwd=Path(__file__).parents[1],
@@ -323,7 +331,34 @@ def test_several_devices_agree_with_one(
         text=True,
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    same(one_device, saved_state(path), 5e-5)
+    return saved_state(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("devices", "changes"),
+    [
+        (2, {}),
+        (2, {"accumulation": 2}),
+        (4, {}),
+        (1, {"accumulation": 4}),
+        (2, {"rematerialize": True}),
+    ],
+    ids=str,
+)
+def test_several_devices_agree_with_one(devices, changes, one_device, tmp_path):
+    several = fit_apart(tmp_path / "several.npz", devices, changes)
+    same(one_device, several, 5e-5)
+
+
+@pytest.mark.slow
+def test_several_devices_agree_in_float16(tmp_path):
+    half = {"precision": "float16"}
+    fit_and_save(tmp_path / "one.npz", **half)
+    one = saved_state(tmp_path / "one.npz")
+    two = fit_apart(tmp_path / "two.npz", 2, half)
+    # Half precision rounds each device's sum over its samples: 3 digits.
+    assert distance(one, two) < 0.01 * distance(one, state(tiny_gan(**half)))
 
 
 # === compile ===

@@ -1,5 +1,6 @@
 """Runs that would not fit are refused; so is what runs out all the same."""
 
+import re
 import types
 
 import numpy as np
@@ -91,6 +92,9 @@ def test_on_gpus_it_is_the_smallest_that_counts(monkeypatch):
     limits["GPU:1"] -= 1
     with pytest.raises(memory.TooLarge, match="and a GPU has"):
         memory.refuse_excess(config, gpus)
+    # One that is not trained on does not count.
+    monkeypatch.setattr(memory, "_devices", lambda strategy: ["/device:GPU:0"])
+    memory.refuse_excess(config, strategy("/device:GPU:0"))
 
 
 # === What there is ===
@@ -153,9 +157,14 @@ def test_a_dry_run_prints_the_estimate(capsys):
     for more in ([], ["--rematerialize", "--precision=bfloat16"]):
         assert train.main([*flags, *more]) == 0
         line = capsys.readouterr().out.strip().splitlines()[-1]
-        assert line.startswith("memory: about ")
-        found.append(float(line.split()[2]))
-    assert found[1] < 0.6 * found[0]
+        told = re.fullmatch(
+            r"memory: about ([\d.]+) GiB for a process without GPU, "
+            r"or ([\d.]+) GiB of one GPU .*",
+            line,
+        )
+        found.append([float(number) for number in told.groups()])
+    (host, gpu), (smaller_host, smaller_gpu) = found
+    assert smaller_host < 0.6 * host and smaller_gpu < 0.6 * gpu < 0.6 * host
 
 
 def test_the_benchmark_of_one_case(monkeypatch, capsys):

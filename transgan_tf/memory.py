@@ -25,10 +25,11 @@ def refuse_excess(config: Config, strategy: tf.distribute.Strategy) -> None:
     """
     estimate = training_memory(config, strategy.num_replicas_in_sync)
     devices = _devices(strategy)
-    gpus = [name for name in devices if "GPU" in name]
-    if gpus:
+    if all("GPU" in name for name in devices):
         needed, where = estimate.on_device, "a GPU"
-        available = min(_gpu_limits().values(), default=None)
+        limits = _gpu_limits()
+        known = [limits[n] for n in map(_short, devices) if n in limits]
+        available = min(known, default=None)
     else:
         # All replicas of this process share the host's memory.
         needed = estimate.program + len(devices) * estimate.on_host
@@ -47,6 +48,11 @@ def _devices(strategy):
         return strategy.extended.worker_devices
     gpus = tf.config.list_logical_devices("GPU")
     return [gpus[0].name if gpus else "CPU:0"]
+
+
+def _short(name):
+    """Returns `GPU:0` of a name such as `/replica:0/task:0/device:GPU:0`."""
+    return name.rpartition("device:")[2]
 
 
 def host_memory() -> int | None:
@@ -103,11 +109,11 @@ def _read(path):
 
 
 def _gpu_limits():
-    """Returns the bytes that TensorFlow may take of each GPU."""
+    """Returns the bytes that TensorFlow may take of each GPU, `GPU:0` first."""
     from tensorflow.python.client import device_lib
 
     return {
-        device.name: device.memory_limit
+        _short(device.name): device.memory_limit
         for device in device_lib.list_local_devices()
         if device.device_type == "GPU"
     }

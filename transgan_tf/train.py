@@ -132,10 +132,12 @@ def describe(config: Config) -> str:
         "discriminator: "
         f"{discriminator_parameters(config.discriminator):,} parameters\n"
     )
-    memory = training_memory(config).total / 2**30
+    memory = training_memory(config)
     return (
         f"{config.to_json()}{counts}"
-        f"memory: about {memory:.1f} GiB on one device (an estimate)"
+        f"memory: about {memory.total / 2**30:.1f} GiB for a process without "
+        f"GPU, or {memory.on_device / 2**30:.1f} GiB of one GPU (estimates; of "
+        "several devices each takes less)"
     )
 
 
