@@ -39,6 +39,7 @@ FLOORS = (
     ("checkpoints", "data", "metrics", "runs", "stream", "timing"),
     ("callbacks", "evaluation", "workers"),
     ("evaluating",),
+    ("fitting",),
     ("training",),
     (
         "benchmark",

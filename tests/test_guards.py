@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tests.killed_run import resumable_config
 from tests.tiny import smallest_config
+from transgan_tf import fitting
 from transgan_tf import training
 from transgan_tf.callbacks import Curves
 from transgan_tf.callbacks import TrainingStopped
@@ -44,7 +45,7 @@ def train(monkeypatch, tmp_path):
             made = step_batches(images, settings, start_step, *workers)
             return made.enumerate(start_step).map(poison)
 
-        monkeypatch.setattr(training, "step_batches", batches)
+        monkeypatch.setattr(fitting, "step_batches", batches)
         periods = {"log_every_steps": 2, "checkpoint_every_steps": 2}
         config = resumable_config(6, **periods | changes)
         return training.train(config, IMAGES, tmp_path, "noise")

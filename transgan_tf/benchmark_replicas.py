@@ -58,10 +58,10 @@ def make_step(config, strategy) -> Callable[[], None]:
     import numpy as np
     import tensorflow as tf
 
+    from transgan_tf.fitting import distribute
     from transgan_tf.gan import make_gan
     from transgan_tf.stores import ArrayStore
     from transgan_tf.timing import Arrivals
-    from transgan_tf.training import distribute
 
     size, channels = config.generator.image_size, config.generator.channels
     images = np.random.default_rng(0).integers(

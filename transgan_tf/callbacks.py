@@ -67,6 +67,9 @@ class Periodic(keras.callbacks.Callback):
         """Does what the callback is for at `self.step`."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Gives back what the callback holds, however training ended."""
+
 
 class FiniteGuard(Periodic):
     """Tells of updates that were skipped, and stops where they are too many.
@@ -368,7 +371,7 @@ class Interruption(keras.callbacks.Callback):
         if self.status:
             self.model.stop_training = True
 
-    def restore_handlers(self) -> None:
+    def close(self) -> None:
         """Gives the signals back to who had them before."""
         for number, handler in self.previous.items():
             signal.signal(number, handler)

@@ -23,7 +23,10 @@ class Arrivals(collections.deque):
             with tf.control_dependencies([now]):
                 return tf.identity(batch)
 
-        return dataset.map(passing)
+        # Else tf.data may add a prefetching of its own behind this.
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False
+        return dataset.map(passing).with_options(options)
 
     def _append(self):
         self.append(time.monotonic())

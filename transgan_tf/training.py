@@ -1,39 +1,24 @@
 """A whole training run: from a configuration and images to a run's folder."""
 
 import logging
-import math
 from dataclasses import replace
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from transgan_tf.callbacks import Checkpointing
-from transgan_tf.callbacks import Curves
-from transgan_tf.callbacks import FiniteGuard
-from transgan_tf.callbacks import Interruption
-from transgan_tf.callbacks import ProgressBar
-from transgan_tf.callbacks import Resets
-from transgan_tf.callbacks import SampleGrids
 from transgan_tf.checked import require
 from transgan_tf.cli import show_log
 from transgan_tf.configs import Config
 from transgan_tf.configs import TrainingConfig
-from transgan_tf.evaluating import Evaluating
 from transgan_tf.evaluating import make_evaluator
-from transgan_tf.evaluation import Evaluator
-from transgan_tf.gan import TransGAN
+from transgan_tf.fitting import fit
 from transgan_tf.gan import make_gan
 from transgan_tf.memory import refuse_excess
 from transgan_tf.runs import close_log
 from transgan_tf.runs import open_run
-from transgan_tf.stores import UNREADABLE
-from transgan_tf.stores import Store
 from transgan_tf.stores import as_store
 from transgan_tf.stores import check_size
-from transgan_tf.stores import unreadable
-from transgan_tf.stream import step_batches
-from transgan_tf.timing import Arrivals
 from transgan_tf.workers import SharedFolder
 from transgan_tf.workers import Workers
 from transgan_tf.workers import connect
@@ -124,139 +109,6 @@ def _evaluator(settings, store, workers):
     alone = tf.distribute.get_strategy()
     strategy = workers.strategy if workers.count == 1 else alone
     return make_evaluator(settings, store, strategy)
-
-
-def fit(
-    gan: TransGAN,
-    config: Config,
-    store: Store,
-    run_dir,
-    folder: SharedFolder,
-    evaluator: Evaluator | None = None,
-) -> int:
-    """Runs `gan.fit` with all callbacks; returns the exit status."""
-    training = config.training
-    first_step = int(gan.step.numpy())
-    writer = tf.summary.create_noop_writer()
-    if folder.workers.is_chief:
-        place = str(Path(run_dir, "tensorboard"))
-        writer = tf.summary.create_file_writer(place)
-    arrivals = Arrivals()
-    # Nobody else takes them out again.
-    noted = arrivals if folder.workers.is_chief else None
-    callbacks = make_callbacks(
-        config, first_step, run_dir, writer, folder, evaluator, arrivals
-    )
-    *_, checkpointing, interruption = callbacks
-    interruption.install_handlers()
-    try:
-        gan.fit(
-            distribute(store, training, first_step, gan, noted),
-            steps_per_epoch=training.steps - first_step,
-            callbacks=callbacks,
-            verbose=0,
-            shuffle=False,
-        )
-        checkpointing.save()
-        checkpointing.finish()
-    except OSError:
-        # A picture that cannot be written must not cost the steps before it.
-        checkpointing.save()
-        checkpointing.finish()
-        raise
-    except UNREADABLE as error:
-        # Not saved: what does not depend on the images, such as the step's
-        # number, may have moved on.
-        raise unreadable(error) from None
-    finally:
-        for bar in callbacks:
-            if isinstance(bar, ProgressBar):
-                bar.close()
-        checkpointing.close()
-        interruption.restore_handlers()
-        writer.close()
-    if interruption.status:
-        _log.info("interrupted and saved at step %d", checkpointing.step)
-    return interruption.status
-
-
-def make_callbacks(
-    config, first_step, run_dir, writer, folder, evaluator, arrivals
-) -> list:
-    """Returns the callbacks of a run, in the order in which they act.
-
-    A worker that is not the chief gets those alone that write nothing.
-    """
-    training = config.training
-    workers = folder.workers
-    span = {"first_step": first_step, "last_step": training.steps}
-    written = {"run_dir": run_dir, "writer": writer}
-    images = {"images_per_step": training.images_per_step}
-    log_every = training.log_every_steps
-    sample_every = training.sample_every_steps
-    save_every = training.checkpoint_every_steps
-    samples = SampleGrids(sample_every, **span, **written)
-    checkpointing = Checkpointing(save_every, **span, folder=folder)
-    interruption = Interruption(workers.agree)
-    guard = FiniteGuard(log_every, sample_every, save_every, **span)
-    if not workers.is_chief:
-        resets = Resets(log_every, **span)
-        return [guard, resets, checkpointing, interruption]
-    others = {"samples": samples, "checkpoint": checkpointing}
-    if evaluator is not None:
-        every_images = config.evaluation.every_images
-        others["evaluation"] = Evaluating(
-            math.ceil(every_images / training.images_per_step),
-            **span,
-            **written,
-            **images,
-            evaluator=evaluator,
-            checkpointing=checkpointing,
-            stop=lambda: interruption.noted != 0,
-        )
-    curves = Curves(
-        log_every,
-        **span,
-        **written,
-        **images,
-        arrivals=arrivals,
-        others=others,
-    )
-    return [
-        guard,
-        ProgressBar(log_every, **span, **images),
-        curves,
-        samples,
-        *filter(None, [others.get("evaluation")]),
-        checkpointing,
-        interruption,
-    ]
-
-
-def distribute(store: Store, training, first_step: int, gan, arrivals):
-    """Returns the batches of all steps as the devices of `gan` take them.
-
-    Each worker reads rows of its own, and each of its devices gets neighbouring
-    ones of these.
-    """
-    strategy = gan.distribute_strategy
-
-    def share(context):
-        workers = context.num_input_pipelines
-        batches = step_batches(
-            store, training, first_step, context.input_pipeline_id, workers
-        )
-        if arrivals is not None:
-            batches = arrivals.note(batches)
-        devices = context.num_replicas_in_sync
-        if devices > workers:
-            size = training.images_per_step // devices
-            batches = batches.rebatch(size, drop_remainder=True)
-        # For data that may end, workers would agree before every step whether
-        # all have some, and batches would lose their static size.
-        return batches.repeat() if workers > 1 else batches
-
-    return strategy.distribute_datasets_from_function(share)
 
 
 def check_split(training: TrainingConfig, replicas: int) -> None:
