@@ -142,7 +142,7 @@ class Checkpointing(Periodic):
         self.save()
 
     def save(self) -> None:
-        """Saves now, unless this step is saved already.
+        """Saves now, unless this step is saved already, or by another worker.
 
         Raises:
             TrainingStopped: the state is not worth keeping.
@@ -150,7 +150,7 @@ class Checkpointing(Periodic):
         """
         refuse_bad_step(self.model)
         step = int(self.model.step.numpy())
-        if self.saved_step != step:
+        if self.saved_step != step and self.folder.writable:
             self.finish()
             arrays = snapshot(self.model)
             self.writing = self.writer.submit(self.folder.write, step, arrays)

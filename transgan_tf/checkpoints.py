@@ -53,7 +53,12 @@ class CheckpointFolder:
     Args:
         folder: made when the first checkpoint is saved.
         keep: number of checkpoints that are kept.
+
+    Attributes:
+        writable: whether this process is the one that writes here.
     """
+
+    writable = True
 
     def __init__(self, folder, keep: int = 3):
         self.folder = Path(folder)

@@ -319,10 +319,7 @@ class SharedFolder(CheckpointFolder):
     def __init__(self, folder, keep: int, workers: Workers):
         super().__init__(folder, keep)
         self.workers = workers
-
-    def write(self, step: int, arrays: dict) -> Path | None:
-        """Writes a checkpoint, if this is the chief; waits for nobody."""
-        return super().write(step, arrays) if self.workers.is_chief else None
+        self.writable = workers.is_chief
 
     def restore(self, gan) -> bool:
         """Loads the chief's newest checkpoint, if any, at all workers."""
