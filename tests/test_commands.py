@@ -117,6 +117,7 @@ def test_sample_writes_single_files_and_walks(run, monkeypatch):
         assert animation.n_frames == 12
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_trains_end_to_end(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)

@@ -160,6 +160,7 @@ for strategy, network in itertools.product(
 """
 
 
+@pytest.mark.slow
 def test_one_and_two_replicas_give_identical_numbers(tmp_path):
     saved = save(tmp_path / "net", Network())
     result = subprocess.run(

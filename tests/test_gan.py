@@ -242,7 +242,13 @@ def whole():
 
 
 @pytest.mark.parametrize(
-    "change", [{"accumulation": 2}, {"jit": True}], ids=["parts", "xla"]
+    "change",
+    [
+        pytest.param({"accumulation": 2}, marks=pytest.mark.slow),
+        pytest.param({"jit": True}, marks=pytest.mark.slow),
+        {"accumulation": 2, "jit": True},
+    ],
+    ids=["parts", "xla", "parts xla"],
 )
 def test_how_it_is_run_changes_nothing(change, whole):
     (weights, logs), (other, other_logs) = whole, descended(**change)

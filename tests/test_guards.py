@@ -139,6 +139,7 @@ assert int(gan.discriminator_optimizer.iterations.numpy()) == 1
 """
 
 
+@pytest.mark.slow
 def test_all_replicas_skip_what_is_not_finite_on_one():
     result = subprocess.run(
         [sys.executable, "-c", MIRRORED],

@@ -150,12 +150,13 @@ def plain_step():
     return step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "training",
     [
         SHORT,
-        pytest.param({"jit": True}, marks=pytest.mark.slow),
-        pytest.param(SHORT | {"jit": True}, marks=pytest.mark.slow),
+        {"jit": True},
+        SHORT | {"jit": True},
     ],
     ids=["parts", "xla", "parts xla"],
 )

@@ -195,6 +195,7 @@ def test_a_lost_worker_ends_the_other(bereft):
     assert seconds < 60
 
 
+@pytest.mark.slow
 def test_the_pair_goes_on_and_stops_together(bereft):
     folder, step, *_ = bereft
     with started(folder, ENDLESS, ENDLESS) as (chief, other):
