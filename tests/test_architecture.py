@@ -29,7 +29,7 @@ FLOORS = (
         "version",
     ),
     ("estimate",),
-    ("cli", "memory", "sampling"),
+    ("cli", "memory", "pictures", "sampling"),
     ("layers", "metrics.tfgan"),
     ("augment", "discriminator", "ema", "generator", "losses"),
     ("optimizers", "splitting"),
@@ -80,6 +80,7 @@ FORBIDDEN = {
     "pipeline": ("serving",),
     "serving": ("pipeline",),
     "serving.client": TENSORFLOW,
+    "serving.messages": TENSORFLOW,
 }
 
 # Modules that must load without TensorFlow, and what to run in each.
@@ -88,12 +89,19 @@ LIGHT = {
     "transgan_tf.configs": "",
     "transgan_tf.images": "transgan_tf.images.embedded_digits()",
     "transgan_tf.manifest": "",
+    "transgan_tf.pictures": "",
     "transgan_tf.presets": "",
     "transgan_tf.records": (
         "transgan_tf.records.encode("
         "b'\\xff\\xd8\\xff', format='jpeg', height=1, width=1)"
     ),
-    "serving.client": "",
+    "serving.client": (
+        "serving.client.Client('grpc://127.0.0.1:9').close()\n"
+        "serving.client.Client('http://127.0.0.1:9').close()"
+    ),
+    "serving.client.__main__": "",
+    "serving.messages": "",
+    "serving.versions": "",
 }
 
 

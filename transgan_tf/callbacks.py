@@ -19,9 +19,9 @@ from transgan_tf.checked import UserError
 from transgan_tf.checkpoints import CheckpointFolder
 from transgan_tf.checkpoints import snapshot
 from transgan_tf.cli import progress_bar
+from transgan_tf.pictures import grid
+from transgan_tf.pictures import write_png
 from transgan_tf.sampling import generate
-from transgan_tf.sampling import grid
-from transgan_tf.sampling import write_png
 from transgan_tf.timing import STARVED
 from transgan_tf.timing import Arrivals
 from transgan_tf.timing import StepClock

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from transgan_tf import cli
+from transgan_tf import pictures
 from transgan_tf.checked import require
-
-FRAMES_PER_SECOND = 24
 
 
 @dataclass(frozen=True)
@@ -62,16 +61,9 @@ class Arguments:
         inside = 0 < self.truncation <= 1
         require(inside, "--truncation", "must be in (0, 1]", self.truncation)
         if self.interpolate:
-            suffix = self.output.suffix if self.output else None
-            rule = "must name a .gif or .mp4 with --interpolate"
-            require(suffix in (".gif", ".mp4"), "--output", rule, self.output)
-            rule = "does not go with --interpolate"
-            none = self.output_dir is None
-            require(none, "--output_dir", rule, str(self.output_dir))
-        elif self.output is not None:
-            rule = "must name a .png unless --interpolate is given"
-            known = self.output.suffix == ".png"
-            require(known, "--output", rule, str(self.output))
+            pictures.check_animation(self.output, self.output_dir)
+        else:
+            pictures.check_grid(self.output)
 
 
 def act(arguments: Arguments) -> int:
@@ -87,7 +79,7 @@ def act(arguments: Arguments) -> int:
         frames = sampling.interpolate(
             generator, seeds, arguments.frames, arguments.truncation
         )
-        sampling.write_animation(arguments.output, frames, FRAMES_PER_SECOND)
+        pictures.write_animation(arguments.output, frames)
         print(arguments.output)
         return cli.DONE
     images = sampling.generate(
@@ -96,21 +88,10 @@ def act(arguments: Arguments) -> int:
         arguments.truncation,
         load_config(arguments.run_dir).evaluation.attention_noise,
     )
-    _write(arguments, seeds, images, sampling)
+    names = pictures.seed_names(seeds)
+    outputs = arguments.output, arguments.output_dir
+    print(*pictures.write_images(names, images, *outputs), sep="\n")
     return cli.DONE
-
-
-def _write(arguments, seeds, images, sampling):
-    """Writes a grid, single files, or both; a grid if neither is named."""
-    if arguments.output_dir is not None:
-        for seed, image in zip(seeds, images, strict=True):
-            path = arguments.output_dir / f"seed-{seed:09d}.png"
-            sampling.write_png(path, image)
-        print(f"{len(images)} images in {arguments.output_dir}")
-    if arguments.output is not None or arguments.output_dir is None:
-        output = arguments.output or Path("samples.png")
-        sampling.write_png(output, sampling.grid(images))
-        print(output)
 
 
 def main(argv=None) -> int:
