@@ -50,8 +50,14 @@ PIPELINE = [
     "importlib_resources==7.1.0",
 ]
 
-# Only for those who serve: the messages that TensorFlow Serving speaks.
-SERVING = ["tensorflow-serving-api==2.21.0"]
+# Only for those who serve, or ask a server: the messages that TensorFlow
+# Serving speaks, REST and gRPC on both sides.
+SERVING = [
+    "tensorflow-serving-api==2.21.0",
+    "aiohttp==3.14.5",
+    "grpcio==1.85.1",
+    "urllib3==2.8.0",
+]
 
 # Only for .mp4 output: the package carries a whole ffmpeg.
 VIDEO = ["imageio-ffmpeg==0.8.1"]
@@ -63,14 +69,17 @@ TORCH = ["torch==2.13.0"]
 DASK = [*PIPELINE, "dask==2026.8.0", "distributed==2026.8.0"]
 
 # What `make test` and `make lint` need, and no more: the tests write videos,
-# prepare datasets, and take photographs that scikit-image ships.
+# prepare datasets, serve, read YAML, and take photographs that scikit-image
+# ships.
 DEV = [
     "pytest==9.2.0",
     "pytest-xdist==3.8.0",
     "ruff==0.17.6",
     "scikit-image==0.26.0",
+    "PyYAML==6.0.3",
     *VIDEO,
     *DASK,
+    *SERVING,
 ]
 
 setup(
@@ -87,6 +96,6 @@ setup(
         "video": VIDEO,
         "torch": TORCH,
         "dev": DEV,
-        "all": sorted({*SERVING, *TORCH, *DEV}),
+        "all": sorted({*TORCH, *DEV}),
     },
 )
