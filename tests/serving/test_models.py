@@ -1,0 +1,220 @@
+"""Versions on disk, loaded and switched in this process."""
+
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving import models
+from serving import predict
+from serving import replay
+from serving.errors import CallError
+from serving.models import Model
+from serving.warmup import REQUESTS
+from tests.serving.processes import exported_version
+from tests.serving.tiny_versions import known_latents
+from tests.serving.tiny_versions import write_warmup
+
+LATEST = model_pb2.ModelSpec(name="faces")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with version 3."""
+    shutil.copytree(exported_version(), tmp_path / "3")
+    return tmp_path
+
+
+@pytest.fixture
+def model(folder):
+    model = Model("faces", folder, retry_seconds=3600)
+    yield model
+    model.close()
+
+
+def states(model):
+    return {number: state for number, state, _ in model.states("faces")}
+
+
+def test_a_version_in_use_is_unloaded_after_its_last_call(model, folder):
+    model.poll()
+    with model.use(LATEST) as version, model.use(LATEST):
+        shutil.rmtree(folder / "3")
+        model.poll()
+        assert states(model) == {3: "UNLOADING"}
+        with pytest.raises(CallError, match=r"Latest\(faces\)"):
+            model._take(LATEST)
+        signature = version.servable.signatures["serving_default"]
+        inputs = {"latents": known_latents(1)}
+        assert version.servable.run(signature, inputs)["images"].size
+    assert states(model) == {3: "END"}
+    assert version.servable is None
+
+
+def test_labels_keep_versions_loaded(folder):
+    shutil.copytree(folder / "3", folder / "5")
+    model = Model("faces", folder, labels={"stable": 3, "canary": 4})
+    model.poll()
+    assert states(model) == {5: "AVAILABLE", 3: "AVAILABLE"}
+    numbers = {"stable": 3, None: 5}
+    for label, number in numbers.items():
+        spec = model_pb2.ModelSpec(name="faces", version_label=label)
+        with model.use(spec) as version:
+            assert version.number == number
+    spec = model_pb2.ModelSpec(name="faces", version_label="canary")
+    with pytest.raises(CallError, match=r"Specific\(faces, 4\)"):
+        model._take(spec)
+    model.close()
+    assert states(model) == {5: "END", 3: "END"}
+
+
+def test_a_failed_load_is_tried_again_later(model, folder):
+    model.poll()
+    (folder / "4").mkdir()
+    model.poll()
+    (row, _) = model.states("faces")
+    assert row[:2] == (4, "END")
+    assert "saved_model.pb" in row[2].message
+    assert states(model)[3] == "AVAILABLE"
+    # Mended in place: nothing happens before its time has come.
+    shutil.copytree(folder / "3", folder / "4", dirs_exist_ok=True)
+    model.poll()
+    assert states(model) == {4: "END", 3: "AVAILABLE"}
+    model.retry_seconds = 0
+    model._versions[4].next_attempt = 0
+    model.poll()
+    assert states(model) == {4: "AVAILABLE", 3: "END"}
+    assert model.states("faces", 4)[0][2] is None
+
+
+def test_a_load_that_always_fails_is_given_up(model, folder):
+    shutil.rmtree(folder / "3")
+    (folder / "4").mkdir()
+    model.retry_seconds = 0
+    for _ in range(models.MOST_ATTEMPTS + 2):
+        model.poll()
+    assert model._versions[4].attempts == models.MOST_ATTEMPTS
+    assert not model.available.is_set()
+    # Put back under the same number, it is another version.
+    (folder / "4").rmdir()
+    model.poll()
+    shutil.copytree(exported_version(), folder / "4")
+    model.poll()
+    assert states(model) == {4: "AVAILABLE"}
+    assert model.available.is_set()
+
+
+def test_the_watcher_finds_a_first_version(tmp_path):
+    model = Model("faces", tmp_path / "faces", poll_seconds=0.01)
+    model.start()
+    assert not model.available.is_set()
+    staging = shutil.copytree(exported_version(), tmp_path / "staging")
+    (tmp_path / "faces").mkdir()
+    staging.rename(tmp_path / "faces" / "1")
+    assert model.available.wait(60)
+    model.close()
+    assert states(model) == {1: "END"}
+    names = {thread.name for thread in threading.enumerate()}
+    assert "versions" not in names
+
+
+def test_warm_up_requests_are_run(folder):
+    version = folder / "3"
+    servable = models.load(version)
+    assert replay.replay(servable, version) == 0
+    write_warmup(version, latents=known_latents(2))
+    assert replay.replay(servable, version) == 1
+    path = version / REQUESTS
+    record = next(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+    # An empty message is a request of no kind, and passed over.
+    cases = {
+        "Failed to parse warmup record": [b"\xff"],
+        "Unsupported log_type": [_regression()],
+        "input size does not match": [_without_inputs(record)],
+        "exceeds the maximum": [b""] * 1001,
+    }
+    for message, records in cases.items():
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for each in records:
+                writer.write(each)
+        with pytest.raises(CallError, match=message):
+            replay.replay(servable, version)
+    path.write_bytes(b"no records" * 9)
+    with pytest.raises(tf.errors.DataLossError):
+        replay.replay(servable, version)
+    servable.close()
+
+
+def _regression():
+    log = prediction_log_pb2.PredictionLog()
+    log.regress_log.request.model_spec.name = "faces"
+    return log.SerializeToString()
+
+
+def _without_inputs(record):
+    log = prediction_log_pb2.PredictionLog.FromString(record)
+    log.predict_log.request.inputs.clear()
+    return log.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["float32", "float64", "float16", "int64", "uint8", "bool", "complex64"],
+)
+@pytest.mark.parametrize("shape", [(), (0, 3), (2, 3), (300, 1)])
+def test_messages_are_tensorflow_s(dtype, shape):
+    array = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype)
+    message = predict.to_message(array)
+    assert message.dtype == tf.as_dtype(dtype).as_datatype_enum
+    if array.size > 1:
+        assert not message.tensor_content or dtype not in predict._PACKED
+    back = tf.make_ndarray(message)
+    np.testing.assert_array_equal(back, array, strict=True)
+
+
+def test_strings_are_messages():
+    array = np.array([[b"a", b"\xff\0"]], object)
+    message = predict.to_message(array)
+    assert list(message.string_val) == [b"a", b"\xff\0"]
+    np.testing.assert_array_equal(tf.make_ndarray(message), array)
+
+
+def spoiled(**changes):
+    """Returns a tensor message of `(2, 3)` floats with a change."""
+    message = tf.make_tensor_proto(np.ones((2, 3), "float32"))
+    match changes:
+        case {"rows": rows}:
+            message.tensor_shape.dim[0].size = rows
+        case {"dtype": dtype}:
+            message.dtype = dtype
+        case {"unknown_rank": _}:
+            message.tensor_shape.unknown_rank = True
+        case {"content": content}:
+            message.tensor_content = content
+    return message
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"rows": 2**40}, "tensor too large: x"),
+        ({"rows": 2**62}, "tensor too large: x"),
+        ({"rows": -1}, "tensor parsing error: x"),
+        ({"rows": 3}, "tensor parsing error: x"),
+        ({"dtype": 0}, "tensor parsing error: x"),
+        ({"dtype": 4711}, "tensor parsing error: x"),
+        ({"dtype": tf.resource.as_datatype_enum}, "tensor parsing error: x"),
+        ({"dtype": tf.variant.as_datatype_enum}, "tensor parsing error: x"),
+        ({"unknown_rank": True}, "tensor parsing error: x"),
+        ({"content": b"12345"}, "tensor parsing error: x"),
+    ],
+)
+def test_messages_that_are_no_tensors(changes, sentence):
+    with pytest.raises(CallError) as caught:
+        predict._to_array(spoiled(**changes), "x", 2**25)
+    assert caught.value.code == "INVALID_ARGUMENT"
+    assert caught.value.message.startswith(sentence)
