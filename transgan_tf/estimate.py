@@ -17,7 +17,7 @@ SAVERS = (
 )
 
 # Measured, see `training_memory`.
-_XLA, _NO_XLA = 1.65, 2.4
+_XLA, _XLA_AGAIN, _NO_XLA = 1.45, 1.9, 2.4
 _PASSES, _PASSES_AGAIN = 3, 2.5
 _PROGRAM, _BLOCK = 1_900_000_000, 65_000_000
 
@@ -121,42 +121,32 @@ def training_memory(config: Config, replicas: int = 1) -> MemoryEstimate:
     one block at a time. The generator's update keeps a pass of both networks
     for each image of a micro-batch, the discriminator's three passes of its
     own network (of a recomputed block 2.5), two without a penalty. XLA lays
-    out 1.65 times that, and keeps the room of both updates between steps, as
-    resident memory shows.
+    out 1.45 times that, 1.9 times if recomputed, and keeps the room of both
+    updates between steps, as resident memory shows.
 
     The program: TensorFlow, and each block's share of graph and machine code,
     twice if recomputed.
 
-    Measured on a CPU (TensorFlow 2.21, XLA, n_critic 1). XLA's own account of
-    the temporary memory of one update's function, "small" for `cifar10` with
-    one block a stage:
+    Against XLA's own account of the temporary memory of the two updates, the
+    discriminator's and the generator's, of one micro-batch (`python -m
+    transgan_tf.benchmark_layout`, TensorFlow 2.21, CPU); GiB:
 
-    | function | images | measured | this formula |
-    |---|---|---|---|
-    | small, generator | 8 | 501 MiB | 507 MiB |
-    | small, discriminator | 8 | 311 MiB | 309 MiB |
-    | small, generator, recomputed | 8 | 404 MiB | 308 MiB |
-    | small, discriminator, recomputed | 8 | 200 MiB | 225 MiB |
-    | celeba_128, discriminator | 4 | 12.8 GiB | 12.7 GiB |
-    | the same, bfloat16 | 4 | 14.2 GiB | 12.9 GiB |
-    | the same, recomputed | 4 | 7.5 GiB | 5.9 GiB |
-    | the same, both | 4 | 7.7 GiB | 7.1 GiB |
-    | celeba_128, generator | 8 | 13.8 GiB | 17.1 GiB |
-    | the same, bfloat16 | 8 | 15.9 GiB | 18.0 GiB |
-    | the same, recomputed | 8 | 6.4 GiB | 5.0 GiB |
-    | the same, both | 8 | 6.7 GiB | 5.8 GiB |
+    | preset | case | images | laid out | this formula | the larger |
+    |---|---|---|---|---|---|
+    | cifar10 | plain | 64, 128 | 4.7, 16.3 | 6.0, 18.8 | +16 % |
+    | cifar10 | recomputed | 64, 128 | 2.2, 6.6 | 2.3, 6.2 | -6 % |
+    | cifar10 | both | 64, 128 | 1.7, 6.4 | 1.4, 6.9 | +8 % |
+    | stl10 | plain | 32, 64 | 7.4, 39.0 | 7.9, 42.3 | +9 % |
+    | stl10 | both | 32, 64 | 4.2, 16.0 | 2.3, 15.9 | 0 % |
+    | celeba_64 | plain | 64, 128 | 30.2, 72.8 | 35.4, 87.2 | +20 % |
+    | celeba_128 | plain | 4, 8 | 12.8, 13.8 | 11.1, 15.0 | +9 % |
+    | celeba_128 | bfloat16 | 4, 8 | 14.2, 15.9 | 11.3, 15.8 | -1 % |
+    | celeba_128 | recomputed | 4, 8 | 7.5, 6.3 | 6.8, 5.7 | -10 % |
+    | celeba_128 | both | 4, 8 | 7.7, 6.7 | 8.1, 6.7 | +6 % |
+    | celeba_hq | plain | 16, 32 | 51.3, 127.5 | 44.5, 145.5 | +14 % |
+    | lsun_church | plain | 16, 16 | 51.3, 63.6 | 44.5, 72.7 | +14 % |
 
-    Resident memory of the process at the peak of its second step, float32:
-
-    | networks | batch | measured | this formula |
-    |---|---|---|---|
-    | cifar10 | 4 | 6.37 GiB | 6.3 GiB |
-    | small | 24 | 6.63 GiB | 6.6 GiB |
-    | small, recomputed | 24 | 6.28 GiB | 5.6 GiB |
-
-    The constants were fitted to the small networks, cifar10 and celeba_128's
-    discriminator. Without XLA, whole steps of the other presets and in half
-    precision, micro-batches and GPUs were not measured.
+    "Both" is bfloat16 and recomputed. RESIDENT
 
     Args:
         config: `Config`.
@@ -204,7 +194,8 @@ def _update_activations(config, replicas):
     kept, again = judged
     penalized = training.loss != "hinge" and training.penalty_weight > 0
     passes, passes_again = (_PASSES, _PASSES_AGAIN) if penalized else (2, 1)
-    factor = _XLA if training.jit else _NO_XLA
+    factor = _XLA_AGAIN if training.rematerialize else _XLA
+    factor = factor if training.jit else _NO_XLA
     discriminator = passes * kept + passes_again * again
     generator = drawn[0] + kept + max(drawn[1], again)
     return {
