@@ -68,7 +68,7 @@ class Arguments:
     retries: int = 5
     """Further tries while the server cannot be reached or is too busy."""
     batch_size: int = 16
-    """Most images of one request."""
+    """Most images of one request; presets of 256 px take 4."""
 
     def check(self) -> None:
         """Raises `ConfigError` for values that cannot be used."""

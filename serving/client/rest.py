@@ -87,13 +87,14 @@ class Rest:
 
     def _ask(self, verb, path, deadline, body=None):
         """Returns the JSON of a reply."""
+        left = deadline - time.monotonic()
         try:
             reply = self._pool.request(
                 verb,
                 self.address + path,
                 body=body,
                 headers={"Content-Type": "application/json"},
-                timeout=max(deadline - time.monotonic(), 0.001),
+                timeout=urllib3.Timeout(total=max(left, 0.001)),
                 retries=False,  # Nor are redirects followed.
                 preload_content=False,
             )

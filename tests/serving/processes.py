@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 
 import grpc
@@ -36,12 +37,14 @@ class Server:
         rest, grpc: its addresses, `host:port`.
         folder: of the model.
         process: of the embedded server; None for another.
+        published: numbers of the versions that the tests added.
     """
 
     rest: str
     grpc: str
     folder: Path
     process: subprocess.Popen | None = None
+    published: list[int] = field(default_factory=list)
 
     @property
     def name(self):
@@ -108,10 +111,17 @@ class Server:
         """Copies a version's folder to a number that was never used."""
         used = {0, *find_versions(self.folder), *self.states()}
         number = max(used) + 1
+        self.published.append(number)
         staging = self.folder / f"tmp-{number}"
         shutil.copytree(source, staging)
         staging.rename(self.folder / str(number))
         return number
+
+    def remove_published(self):
+        """Leaves a folder that is not the tests' own as it was."""
+        for number in self.published:
+            for name in (f"tmp-{number}", str(number)):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def resident_mib(self):
         """Returns the process's resident memory."""

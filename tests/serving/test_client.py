@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+import urllib3
 from PIL import Image
 
 from serving import client as module
@@ -267,6 +268,22 @@ def test_a_reply_without_end_is_left_in_time(rest):
         error = failure(client)
     assert time.monotonic() - begin < 5
     assert error.code == "DEADLINE_EXCEEDED"
+
+
+def test_the_time_to_connect_counts(rest, monkeypatch):
+    sockets = []
+    create = urllib3.util.connection.create_connection
+
+    def slow(*args, **options):
+        time.sleep(0.2)
+        sockets.append(create(*args, **options))
+        return sockets[-1]
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", slow)
+    with connect(rest, timeout=30) as client:
+        client.sample([0])
+        # What is left for the reply.
+        assert sockets[0].gettimeout() <= 29.8
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])

@@ -57,9 +57,12 @@ def server(request, tmp_path_factory):
     if not all(places):
         pytest.skip(f"{', '.join(REAL)} name no tensorflow_model_server")
     server = Server(places[0], places[1], Path(places[2]))
-    for _ in "12":
-        server.wait_for(server.publish(source), "AVAILABLE")
-    yield server
+    try:
+        for _ in "12":
+            server.wait_for(server.publish(source), "AVAILABLE")
+        yield server
+    finally:
+        server.remove_published()
 
 
 @pytest.fixture

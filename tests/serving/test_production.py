@@ -7,7 +7,6 @@ describes them; the health check and the page's `curl` lines are run.
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -251,18 +250,31 @@ def test_both_pages_have_a_curl_line():
     assert names == {page.name for page in PAGES}
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 @pytest.mark.parametrize("line", list(curl_lines()))
 def test_curl_gives_a_png(line, tmp_path):
-    if "jq" in line and not shutil.which("jq"):
-        pytest.skip("needs jq")
     with fakes.rest(name="transgan") as fake:
         assert "http://localhost:8501" in line
         line = line.replace("http://localhost:8501", fake.address)
-        subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True)
+        command = ["bash", "-o", "pipefail", "-c", line]
+        subprocess.run(command, cwd=tmp_path, check=True)
     with Image.open(tmp_path / "seed7.png") as image:
         assert image.format == "PNG"
         np.testing.assert_array_equal(image, fakes.pixels(7, 1)[..., 0])
+
+
+def test_presets_that_bear_fewer_images_are_named():
+    text = (CONFIG / "batching.config").read_text()
+    (most,) = re.findall(r"max_batch_size { value: (\d+) }", text)
+    sentence = re.search("Memory bears fewer.*?:", text, re.DOTALL)[0]
+    named = set(re.findall(r"\w+_\w+|stl10", sentence))
+    counts = {
+        name: images_at_once(get_preset(name).config.generator)
+        for name in preset_names()
+    }
+    assert named == {n for n, count in counts.items() if count < int(most)}
+    assert {counts[name] for name in named} == {
+        int(number) for number in re.findall(r"\((\d+)\)", sentence)
+    }
 
 
 def row(name):
