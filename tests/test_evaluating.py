@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,22 @@ def test_training_scores_from_before_the_first_step_on(run):
     numbers = scored(run)[4]["metrics"]
     assert list(numbers) == ["fid", "is", "is_std"]
     assert "step 4: fid" in (run / "log.txt").read_text()
+
+
+def test_a_last_evaluation_that_was_interrupted_is_made_up(
+    run, saved, tmp_path
+):
+    again = shutil.copytree(run, tmp_path / "again")
+    path = again / "metrics.jsonl"
+    *kept, last = path.read_text().splitlines(keepends=True)
+    assert json.loads(last)["step"] == 5 and "evaluation" in last
+    path.write_text("".join(kept))
+    assert train(run_config(saved), again) == 0
+    assert scored(again) == scored(run)
+    # And no more than once.
+    before = path.read_bytes()
+    assert train(run_config(saved), again) == 0
+    assert path.read_bytes() == before
 
 
 def test_tensorboard_has_the_scores_and_their_protocol(run):

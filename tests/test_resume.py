@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -175,6 +176,26 @@ def flip_a_name(path):
     path.write_bytes(before + name.replace(b"row", b"sow") + after)
 
 
+def flip_a_compression(path):
+    # Of the first entry in the list at the archive's end: 0 is none, 8 is one.
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 10] ^= 8
+    path.write_bytes(content)
+
+
+def flip_a_bracket(path):
+    before, bracket, after = path.read_bytes().partition(b")")
+    path.write_bytes(before + b"(" + after)
+
+
+def flip_a_shape(path):
+    content = path.read_bytes()
+    shape = re.search(rb"'shape': \(\d+", content)
+    changed = bytearray(content)
+    changed[shape.end() - 1] ^= 1
+    path.write_bytes(changed)
+
+
 def cut_the_end(path):
     os.truncate(path, path.stat().st_size - 100)
 
@@ -185,6 +206,9 @@ DAMAGES = {
     "it is empty": lambda path: path.write_bytes(b""),
     "it is no archive": lambda path: path.write_bytes(b"\x93NUMPY" * 9),
     "an array's name differs": flip_a_name,
+    "an array's compression differs": flip_a_compression,
+    "an array's header has no end": flip_a_bracket,
+    "an array's shape differs": flip_a_shape,
     "it is gone": Path.unlink,
     "its folder is gone": lambda path: shutil.rmtree(path.parent),
 }

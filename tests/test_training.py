@@ -14,6 +14,8 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.tiny import smallest_config
+from transgan_tf import callbacks
+from transgan_tf import fitting
 from transgan_tf import runs
 from transgan_tf import training
 from transgan_tf.checked import ConfigError
@@ -24,7 +26,10 @@ from transgan_tf.checkpoints import load_generator
 from transgan_tf.checkpoints import state
 from transgan_tf.data import DataError
 from transgan_tf.gan import make_gan
+from transgan_tf.runs import close_log
+from transgan_tf.runs import open_run
 from transgan_tf.stores import ArrayStore
+from transgan_tf.workers import Workers
 
 pytestmark = pytest.mark.usefixtures("freed_graphs")
 
@@ -199,6 +204,37 @@ def test_batches_that_cannot_be_split_are_refused():
     training.check_split(config, 3)
     with pytest.raises(ConfigError, match="by 4 devices x 2 micro-batches"):
         training.check_split(config, 4)
+
+
+def test_a_start_that_was_cut_off_is_no_hindrance(tmp_path):
+    # Before it has a configuration, a folder has a log.
+    (tmp_path / "log.txt").touch()
+    (tmp_path / ".config.json.tmp").write_text("{")
+    open_run(tmp_path, run_config())
+    close_log()
+    assert load_config(tmp_path) == run_config()
+
+
+class FullDisk:
+    """A writer of TensorBoard's files for which there is no room."""
+
+    def flush(self):
+        raise tf.errors.ResourceExhaustedError(None, None, "no space left")
+
+    close = flush
+
+
+def test_a_full_disk_shows_in_tensorboards_file_too(tmp_path, monkeypatch):
+    with pytest.raises(OSError, match=r"TensorBoard's file .*no space left"):
+        callbacks.flush(FullDisk())
+    # At the end it must not replace what was wrong before.
+    monkeypatch.setattr(
+        tf.summary, "create_file_writer", lambda folder: FullDisk()
+    )
+    workers = Workers(tf.distribute.get_strategy())
+    with pytest.raises(RunError, match="the checkpoint"):
+        with fitting._event_writer(tmp_path, workers):
+            raise RunError("the checkpoint cannot be written")
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

@@ -182,6 +182,21 @@ def append_record(path, record: dict) -> None:
         file.write(("\n" * torn + line).encode())
 
 
+def flush(writer) -> None:
+    """Brings TensorBoard's lines down to the disk.
+
+    Raises:
+        OSError: they cannot be written, for which TensorFlow has errors of its
+            own.
+    """
+    try:
+        writer.flush()
+    except tf.errors.OpError as error:
+        raise OSError(
+            f"TensorBoard's file cannot be written ({error.message})"
+        ) from None
+
+
 class Resets(Periodic):
     """Begins new means where `Curves` does, in a process that writes none."""
 
@@ -293,7 +308,7 @@ class SampleGrids(Periodic):
         write_png(self.folder / f"step-{self.step:09d}.png", image)
         with self.writer.as_default(step=self.step):
             tf.summary.image("samples", image[None])
-        self.writer.flush()
+        flush(self.writer)
 
 
 class ProgressBar(Periodic):

@@ -26,16 +26,6 @@ LATEST, BEST = "latest", "best"
 _STEP = r"step-\d+"
 # Counters that checkpoints of the first version do not have.
 _LATER = ("skipped_updates", "bad_row")
-# What reading a damaged archive raises.
-_DAMAGE = (
-    FileNotFoundError,
-    ValueError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    zipfile.BadZipFile,
-)
-
 _log = logging.getLogger(__name__)
 
 
@@ -239,46 +229,66 @@ def load_arrays(checkpoint: Path, variables: dict) -> None:
         DamagedError: the file is.
         RunError: an array is missing or misshapen.
     """
+    shapes = {name: tuple(v.shape) for name, v in variables.items()}
     try:
-        arrays = _read_arrays(checkpoint / ARRAYS, variables)
-    except KeyError as error:
+        arrays = _read_arrays(checkpoint / ARRAYS, shapes)
+    except _OtherNetworks as error:
         raise RunError(f"{checkpoint} is of other networks: {error}") from None
-    except (*_DAMAGE, OSError) as error:
+    except OSError as error:
         # An archive's wrong numbers are places that cannot be sought.
-        if isinstance(error, _DAMAGE) or error.errno == errno.EINVAL:
-            raise DamagedError(
-                f"{checkpoint} is damaged ({error}): an older one beside it "
-                "may be whole"
-            ) from None
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            raise _damaged(checkpoint, error) from None
         # Which may pass, while a checkpoint that is passed over is lost.
         raise RunError(
             f"{checkpoint} cannot be read ({error.strerror}): give yourself "
             "permission, or see to the disk"
         ) from None
-    for name, variable in variables.items():
-        if arrays[name].shape != tuple(variable.shape):
-            raise RunError(
-                f"{checkpoint} is of another network: {name} has shape "
-                f"{arrays[name].shape}, not {tuple(variable.shape)}"
-            )
+    except Exception as error:
+        # Half a dozen kinds, of the archive and of the arrays in it.
+        raise _damaged(checkpoint, error) from None
     for name, variable in variables.items():
         variable.assign(arrays[name])
 
 
-def _read_arrays(path, names):
-    """Returns arrays by name; each has a checksum, which reading compares."""
+class _OtherNetworks(Exception):
+    """A whole archive without an array, or with one of another shape."""
+
+
+def _damaged(checkpoint, error):
+    return DamagedError(
+        f"{checkpoint} is damaged ({error}): an older one beside it may be "
+        "whole"
+    )
+
+
+def _read_arrays(path, shapes):
+    """Returns arrays by name; each has a checksum, which reading compares.
+
+    Raises:
+        _OtherNetworks: they are not of these names and shapes.
+        Exception: of any kind, if the archive is damaged.
+    """
     # NumPy would leave a damaged file open.
     with open(path, "rb") as file:
         archive = np.load(file)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is no archive")
-        if any(name not in archive.files for name in names):
-            # One whose name is damaged looks as if it were missing.
-            if damaged := archive.zip.testzip():
-                raise zipfile.BadZipFile(f"{damaged} is not as it was written")
-        arrays = {n: archive[n] for n in names if n in archive.files}
-    arrays = dict.fromkeys(_LATER, np.int64(0)) | arrays
-    return {name: arrays[name] for name in names}
+        arrays = dict.fromkeys(_LATER, np.int64(0))
+        arrays |= {n: archive[n] for n in shapes if n in archive.files}
+        other = [
+            f"{name} has shape {arrays[name].shape}, not {shape}"
+            if name in arrays
+            else f"it has no {name}"
+            for name, shape in shapes.items()
+            if name not in arrays or arrays[name].shape != shape
+        ]
+        # A name or a shape that is damaged looks like another's.
+        odd = other or not shapes.keys() <= set(archive.files)
+        if odd and (damaged := archive.zip.testzip()):
+            raise zipfile.BadZipFile(f"{damaged} is not as it was written")
+    if other:
+        raise _OtherNetworks(other[0])
+    return {name: arrays[name] for name in shapes}
 
 
 def load_generator(run_dir, checkpoint: str = LATEST):

@@ -12,14 +12,16 @@ _FLOAT32, _HALF = 4, 2
 
 # What makes a run smaller, for a sentence.
 SAVERS = (
-    "--rematerialize, --precision=bfloat16, --set training.accumulation=N with "
-    "training.generator_accumulation=N, or a smaller --batch_size"
+    "--rematerialize, --set training.accumulation=N with "
+    "training.generator_accumulation=N, or, in a run from the beginning, "
+    "--precision=bfloat16 or a smaller --batch_size"
 )
 
 # Measured, see `training_memory`.
 _XLA, _XLA_AGAIN, _NO_XLA = 1.45, 1.9, 2.4
 _PASSES, _PASSES_AGAIN = 3, 2.5
 _PROGRAM, _BLOCK = 1_900_000_000, 65_000_000
+_PROGRAM_NO_XLA, _BLOCK_NO_XLA = 800_000_000, 15_000_000
 
 
 def generator_parameters(config: GeneratorConfig) -> int:
@@ -169,8 +171,15 @@ def training_memory(config: Config, replicas: int = 1) -> MemoryEstimate:
         weights=numbers * _FLOAT32,
         **updates,
         activations=together(updates.values()),
-        program=_PROGRAM + _BLOCK * _traced_blocks(config),
+        program=_program(config),
     )
+
+
+def _program(config):
+    base, block = _PROGRAM, _BLOCK
+    if not config.training.jit:
+        base, block = _PROGRAM_NO_XLA, _BLOCK_NO_XLA
+    return base + block * _traced_blocks(config)
 
 
 def _traced_blocks(config):

@@ -11,6 +11,7 @@ from transgan_tf.callbacks import METRICS_FILE
 from transgan_tf.callbacks import Checkpointing
 from transgan_tf.callbacks import Periodic
 from transgan_tf.callbacks import append_record
+from transgan_tf.callbacks import flush
 from transgan_tf.callbacks import tell
 from transgan_tf.checked import UserError
 from transgan_tf.checkpoints import BEST
@@ -60,10 +61,9 @@ class Evaluating(Periodic):
         self.stop = stop
 
     def on_train_begin(self, logs=None):
-        done = {record["step"] for record in evaluations(self.run_dir)}
-        # One that a signal interrupted is made up for, if steps are left.
+        # One that a signal interrupted is made up for.
         due = self.step % self.periods[0] == 0
-        if due and self.step not in done:
+        if due and not is_scored(self.run_dir, self.step):
             self.act({})
 
     def act(self, logs):
@@ -109,7 +109,7 @@ def record_scores(run_dir, writer, step: int, images: int, result: dict):
             tf.summary.scalar(f"evaluation/{name}", value)
         text = json.dumps(result, indent=2)
         tf.summary.text("evaluation", f"```\n{text}\n```")
-    writer.flush()
+    flush(writer)
 
 
 def add_to_run(run_dir, step: int, images: int, result: dict) -> None:
@@ -144,6 +144,11 @@ def evaluations(run_dir) -> list[dict]:
         with contextlib.suppress(ValueError):
             records.append(json.loads(line))
     return [r for r in records if isinstance(r, dict) and "evaluation" in r]
+
+
+def is_scored(run_dir, step: int) -> bool:
+    """Tells whether a step's scores stand in a run's `metrics.jsonl`."""
+    return step in {record["step"] for record in evaluations(run_dir)}
 
 
 def best_fid(run_dir, protocol: dict) -> float | None:

@@ -61,6 +61,26 @@ def fit(
     return interruption.status
 
 
+def score_last(
+    gan: TransGAN,
+    config: Config,
+    run_dir,
+    folder: SharedFolder,
+    evaluator: Evaluator | None,
+) -> None:
+    """Scores a run that has done its steps; None for an evaluator does not."""
+    step = int(gan.step.numpy())
+    with _event_writer(run_dir, folder.workers) as writer:
+        callbacks = make_callbacks(
+            config, step, run_dir, writer, folder, evaluator, Arrivals()
+        )
+        with _closing(callbacks):
+            for callback in callbacks:
+                if isinstance(callback, Evaluating):
+                    callback.set_model(gan)
+                    callback.act({})
+
+
 @contextlib.contextmanager
 def _event_writer(run_dir, workers):
     """Gives the writer of TensorBoard's files, which is the chief's alone."""
@@ -71,7 +91,11 @@ def _event_writer(run_dir, workers):
     try:
         yield writer
     finally:
-        writer.close()
+        try:
+            writer.close()
+        except tf.errors.OpError as error:
+            # It must not stand in for what has gone wrong before.
+            _log.warning("TensorBoard's file is not whole (%s)", error.message)
 
 
 @contextlib.contextmanager

@@ -14,11 +14,15 @@ from transgan_tf.configs import Config
 
 _LOG = logging.getLogger("transgan_tf")
 
+_LOG_FILE, _UNFINISHED = "log.txt", ".config.json.tmp"
+
 # What may differ from one start of a run to the next.
 CHANGEABLE = (
     "training.steps",
     "training.strategy",
     "training.rematerialize",
+    "training.accumulation",
+    "training.generator_accumulation",
     "training.max_bad_steps",
     "training.checkpoint_every_steps",
     "training.keep_checkpoints",
@@ -43,7 +47,7 @@ def open_run(run_dir, config: Config) -> None:
         # Before the first checkpoint there is nothing that a change could harm.
         if CheckpointFolder(run_dir / "checkpoints").latest() is not None:
             _check_same(run_dir, load_config(run_dir), config)
-    elif run_dir.is_dir() and any(run_dir.iterdir()):
+    elif run_dir.is_dir() and not _is_begun(run_dir):
         raise RunError(
             f"{run_dir} holds something that is not a run: choose another "
             "--run_dir"
@@ -51,7 +55,7 @@ def open_run(run_dir, config: Config) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         start_log(run_dir)
-        temporary = run_dir / ".config.json.tmp"
+        temporary = run_dir / _UNFINISHED
         temporary.write_text(config.to_json())
         temporary.replace(path)
     except OSError as error:
@@ -59,6 +63,12 @@ def open_run(run_dir, config: Config) -> None:
             f"{run_dir} cannot be written ({error.strerror}): choose another "
             "--run_dir"
         ) from None
+
+
+def _is_begun(run_dir):
+    """Tells whether a folder has no more than a start that was cut off."""
+    names = {path.name for path in run_dir.iterdir()}
+    return names <= {_LOG_FILE, _UNFINISHED}
 
 
 def _check_same(run_dir, old, new):
@@ -85,7 +95,7 @@ def start_log(run_dir) -> None:
         RunError: another process has this log open.
     """
     close_log()
-    file = logging.FileHandler(os.path.join(run_dir, "log.txt"))
+    file = logging.FileHandler(os.path.join(run_dir, _LOG_FILE))
     try:
         # Two processes in one run would overwrite each other's checkpoints.
         fcntl.flock(file.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,8 +11,10 @@ from transgan_tf.checked import require
 from transgan_tf.cli import show_log
 from transgan_tf.configs import Config
 from transgan_tf.configs import TrainingConfig
+from transgan_tf.evaluating import is_scored
 from transgan_tf.evaluating import make_evaluator
 from transgan_tf.fitting import fit
+from transgan_tf.fitting import score_last
 from transgan_tf.gan import make_gan
 from transgan_tf.memory import refuse_excess
 from transgan_tf.runs import close_log
@@ -90,11 +92,16 @@ def _train(config, store, run_dir, workers):
     first_step = int(gan.step.numpy())
     how = f"goes on at step {first_step}" if resumed else "starts"
     _log.info("%s %s, %d images", run_dir, how, store.count)
-    if first_step >= config.training.steps:
-        _log.info("the run has done its %d steps", first_step)
-        return 0
+    done = first_step >= config.training.steps
     with workers.together():
-        evaluator = _evaluator(config.evaluation, store, workers)
+        evaluator = None
+        if not (done and is_scored(run_dir, first_step)):
+            evaluator = _evaluator(config.evaluation, store, workers)
+    if done:
+        _log.info("the run has done its %d steps", first_step)
+        # The last evaluation may have been interrupted.
+        score_last(gan, config, run_dir, folder, evaluator)
+        return 0
     return fit(gan, config, store, run_dir, folder, evaluator)
 
 
