@@ -39,8 +39,14 @@ _JSON_TYPES = {
     str: "String",
 }
 _SHOWN = 256
-# NumPy's.
-_MOST_DIMENSIONS = 64
+# With more of them TensorFlow crashes on strings, though NumPy allows 64.
+MOST_DIMENSIONS = 32
+
+
+def check_dimensions(count: int) -> None:
+    """Raises INVALID_ARGUMENT for a tensor of more than `MOST_DIMENSIONS`."""
+    if count > MOST_DIMENSIONS:
+        raise invalid(f"a tensor of {count} dimensions is not supported")
 
 
 def parse(body: bytes) -> dict:
@@ -229,8 +235,7 @@ def _dense(value, dtype):
     while isinstance(level, list):
         shape.append(len(level))
         level = level[0] if level else None
-    if len(shape) > _MOST_DIMENSIONS:
-        raise invalid(f"a tensor of {len(shape)} dimensions is not supported")
+    check_dimensions(len(shape))
     leaves = [value]
     for size in shape:
         if set(map(type, leaves)) != {list} or set(map(len, leaves)) != {size}:

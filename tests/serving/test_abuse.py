@@ -352,7 +352,7 @@ def spoiled(data, random):
 
 def send_http(server, connection, random):
     """Sends a garbage request over a kept connection; returns the status."""
-    paths = ("{0}:predict", "{0}:classify", "{0}/metadata", "{0}", "/v1/{1}")
+    paths = ("{0}:predict", "{0}:classify", "{0}/metadata", "{0}", "{0}x", "/v1/{1}")
     # Spaces and controls would not leave `http.client`.
     noise = "".join(random.choices("abc/:%2e0?&=~;", k=random.randrange(20)))
     path = random.choice(paths[:1] * 5 + paths).format(server.path, noise)
@@ -373,7 +373,7 @@ def random_message(server, random):
     for alias in random.sample(aliases, random.randrange(4)):
         tensor = request.inputs[alias]
         tensor.dtype = random.choice((0, 1, 3, 7, 9, 20, 23, 101, 999))
-        for _ in range(random.randrange(4)):
+        for _ in range(random.choice((0, 1, 2, 3, random.randrange(70)))):
             size = random.choice((-1, 0, 1, 2, 5, 2**31, 2**62))
             tensor.tensor_shape.dim.add(size=size)
         if random.random() < 0.5:
@@ -382,6 +382,16 @@ def random_message(server, random):
         tensor.int64_val.extend([7] * random.randrange(3))
         tensor.string_val.extend([b"\xff"] * random.randrange(3))
     return spoiled(request.SerializeToString(), random)
+
+
+def test_strings_of_many_dimensions_do_not_crash(server):
+    request = server.request(latents=np.array([b"x"], object))
+    for _ in range(32):
+        request.inputs["latents"].tensor_shape.dim.add(size=1)
+    with grpc.insecure_channel(server.grpc) as channel:
+        code = send_grpc(channel, request.SerializeToString())
+        assert code == "INVALID_ARGUMENT"
+    assert answers(server)
 
 
 def send_grpc(channel, data):

@@ -6,6 +6,8 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -181,6 +183,53 @@ def test_strings_are_messages():
     message = predict.to_message(array)
     assert list(message.string_val) == [b"a", b"\xff\0"]
     np.testing.assert_array_equal(tf.make_ndarray(message), array)
+
+
+def strings(shape, *values):
+    """Returns a message of strings that claims a shape."""
+    message = tf.make_tensor_proto(list(values))
+    del message.tensor_shape.dim[:]
+    for size in shape:
+        message.tensor_shape.dim.add(size=size)
+    return message
+
+
+def test_a_string_that_stands_for_many_counts_as_often():
+    array = predict._to_array(strings([2, 2], b"a", b"bc"), "x", 64)
+    assert array.tolist() == [[b"a", b"bc"], [b"bc", b"bc"]]
+    # 1 + 3 * 10 and four pointers.
+    message = strings([4], b"a", b"b" * 10)
+    assert predict._to_array(message, "x", 63).shape == (4,)
+    with pytest.raises(CallError, match="tensor too large: x"):
+        predict._to_array(message, "x", 62)
+
+
+def test_strings_are_no_numbers():
+    for type_, name in (("DT_FLOAT", "float"), ("DT_INT64", "int64")):
+        signature = meta_graph_pb2.SignatureDef()
+        for alias in ("a", "b"):
+            info = signature.inputs[alias]
+            info.dtype = types_pb2.DataType.Value(type_)
+        tensors = {"a": tf.make_tensor_proto(1.0), "b": strings([2**40], b"x")}
+        sentence = rf"Expects arg\[1\] to be {name} but string is provided"
+        with pytest.raises(CallError, match=sentence):
+            predict.read_inputs(signature, tensors, 2**25)
+
+
+def test_tensors_have_at_most_32_dimensions():
+    for dimensions in (33, 64, 70):
+        for message in (strings([1] * dimensions, b"x"), spoiled()):
+            message.tensor_shape.ClearField("dim")
+            for _ in range(dimensions):
+                message.tensor_shape.dim.add(size=1)
+            with pytest.raises(CallError, match=f"{dimensions} dimensions"):
+                predict._to_array(message, "x", 2**25)
+    # So many reach TensorFlow whole.
+    array = predict._to_array(strings([1] * 32, b"x"), "x", 2**25)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        fed = tf.compat.v1.placeholder(tf.string)
+        length = tf.strings.length(fed)
+        assert session.run(length, {fed: array}).ravel() == [1]
 
 
 def spoiled(**changes):
