@@ -55,11 +55,19 @@ class Arguments:
     max_runs: int = 0
     """Requests that compute at the same time; 0 for one a core."""
     max_queue: int = 100
-    """Requests that may wait for them; more are answered UNAVAILABLE."""
+    """Requests that may wait for them; more are answered UNAVAILABLE.
+
+    At worst, memory holds as many requests of max_request_mib as run and wait
+    over REST, and twice as many over gRPC, which reads more to refuse them.
+    """
     timeout_seconds: float = 30.0
     """Time for a request over REST; gRPC's clients set their own."""
     client_timeout_seconds: float = 30.0
-    """Time for a client to send its request or to take its reply."""
+    """Time for a client to send its request or to take its reply over REST.
+
+    Over gRPC only the number of calls is bounded, at twice those that run and
+    wait: a client that does not take its reply holds one until it leaves.
+    """
     grace_seconds: float = 10.0
     """Time for requests at hand when the server is stopped."""
 
@@ -162,11 +170,29 @@ async def serve(arguments: Arguments) -> int:
         f"gRPC on {arguments.host}:{grpc_port}"
     )
     status = await _until(stop, model, f"serving {name}: {places}")
-    grace = arguments.grace_seconds
+    loop, grace = asyncio.get_running_loop(), arguments.grace_seconds
+    stopped = loop.time() + grace
     await asyncio.gather(grpc_server.stop(grace), rest_server.cleanup())
-    runs.close()
-    await asyncio.to_thread(model.close)
+    await _close(runs, model, max(stopped - loop.time(), 1.0), status)
     return status
+
+
+async def _close(runs, model, seconds, status):
+    """Ends the threads, in a thread: the loop still takes a second signal.
+
+    A run cannot be interrupted: after the time, the process ends with it.
+    """
+
+    def close():
+        runs.close()
+        model.close()
+
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.to_thread(close)
+    except TimeoutError:
+        sys.stdout.flush()
+        os._exit(status)
 
 
 async def _until(stop, model, ready):
@@ -221,7 +247,8 @@ async def _start_rest(service, arguments):
         handler_cancellation=True,
         # Also how long a client may take to send its headers.
         keepalive_timeout=arguments.client_timeout_seconds,
-        shutdown_timeout=arguments.grace_seconds,
+        # It is spent twice: until requests end, and until they are cancelled.
+        shutdown_timeout=arguments.grace_seconds / 2,
     )
     await runner.setup()
     site = web.TCPSite(runner, arguments.host, arguments.rest_port)
