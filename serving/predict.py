@@ -177,13 +177,13 @@ def filtered(signature, output_filter) -> list[str]:
     return list(output_filter) or sorted(signature.outputs)
 
 
-def check_rows(arrays: dict[str, np.ndarray], most: int) -> None:
-    """Raises INVALID_ARGUMENT for a batch of more than `most` rows."""
-    for alias, array in arrays.items():
-        if array.ndim and array.shape[0] > most:
+def check_rows(rows: dict[str, int], most: int) -> None:
+    """Raises INVALID_ARGUMENT for an alias of more than `most` rows."""
+    for alias, count in rows.items():
+        if count > most:
             raise invalid(
-                f"{alias} has {array.shape[0]} rows, more than the {most} of a "
-                "batch that this server takes"
+                f"{alias} has {count} rows, more than the {most} of a batch "
+                "that this server takes"
             )
 
 

@@ -116,6 +116,26 @@ def request_format(document: dict) -> str:
     return formats[0]
 
 
+def count_rows(document: dict, inputs) -> dict[str, int]:
+    """Returns how long the lists of a request are, by alias.
+
+    Args:
+        document: a request's JSON.
+        inputs: by alias, of the signature.
+
+    Raises:
+        CallError: as `request_format` does.
+    """
+    values = document[request_format(document)]
+    if not isinstance(values, dict):
+        values = {min(inputs): values}
+    return {
+        alias: len(value)
+        for alias, value in values.items()
+        if alias in inputs and isinstance(value, list)
+    }
+
+
 def read(document: dict, inputs) -> dict[str, np.ndarray]:
     """Returns the arrays of a request by alias.
 
@@ -311,6 +331,8 @@ def _explain(value, shape, depth, dtype):
         for item in value:
             _explain(item, shape, depth + 1, dtype)
         return
+    if depth == len(shape) and _is_plain(value, dtype):
+        return
     if depth != len(shape):
         raise _wrong(
             value,
@@ -321,6 +343,16 @@ def _explain(value, shape, depth, dtype):
         _leaf_array([value], dtype)
     except _WrongLeaf:
         raise _wrong_type(value, dtype) from None
+
+
+def _is_plain(value, dtype):
+    """Whether it is surely right, as most are: an array of each takes long."""
+    if type(value) is float:
+        return dtype in FLOATS
+    if type(value) is int and (dtype in FLOATS or dtype in INTEGERS):
+        low, high = INTEGERS.get(dtype, (-(2**63), 2**63))
+        return low <= value < high
+    return False
 
 
 def _unimplemented(value, dtype):

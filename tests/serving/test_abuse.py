@@ -352,7 +352,14 @@ def spoiled(data, random):
 
 def send_http(server, connection, random):
     """Sends a garbage request over a kept connection; returns the status."""
-    paths = ("{0}:predict", "{0}:classify", "{0}/metadata", "{0}", "{0}x", "/v1/{1}")
+    paths = (
+        "{0}:predict",
+        "{0}:classify",
+        "{0}/metadata",
+        "{0}",
+        "{0}x",
+        "/v1/{1}",
+    )
     # Spaces and controls would not leave `http.client`.
     noise = "".join(random.choices("abc/:%2e0?&=~;", k=random.randrange(20)))
     path = random.choice(paths[:1] * 5 + paths).format(server.path, noise)
