@@ -87,12 +87,15 @@ def export(
     generator = load_generator(run_dir, checkpoint)
     name = Path(model_dir).resolve().name
     card = make_card(run_dir, checkpoint, step, generator, name, data_licence)
-    with versions.staging(model_dir) as folder, _writing(model_dir):
-        write_saved_model(folder, generator)
-        write_requests(folder, name, generator.config)
-        check_version(folder, generator)
-        versions.write_card(folder, card)
-        return _publish(folder, keep)
+    with versions.staging(model_dir) as folder:
+        with _writing(model_dir):
+            write_saved_model(folder, generator)
+            write_requests(folder, name, generator.config)
+            check_version(folder, generator)
+            versions.write_card(folder, card)
+            version = _publish(folder)
+        _prune(version, keep)
+        return version
 
 
 def rollback(model_dir, keep: int | None = None) -> Path:
@@ -118,10 +121,13 @@ def rollback(model_dir, keep: int | None = None) -> Path:
     from serving.check import check_answers
 
     earlier = versions.earlier_version(model_dir)
-    with versions.staging(model_dir) as folder, _writing(model_dir):
-        versions.copy_version(earlier, folder)
-        check_answers(folder)
-        return _publish(folder, keep)
+    with versions.staging(model_dir) as folder:
+        with _writing(model_dir):
+            versions.copy_version(earlier, folder)
+            check_answers(folder)
+            version = _publish(folder)
+        _prune(version, keep)
+        return version
 
 
 def write_saved_model(folder, generator) -> None:
@@ -138,11 +144,29 @@ def write_saved_model(folder, generator) -> None:
     archive.write_out(str(folder), verbose=False)
 
 
-def _publish(folder, keep):
-    version = versions.publish(folder)
-    if keep is not None:
+def _publish(folder):
+    try:
+        return versions.publish(folder)
+    except OSError as error:
+        if folder.exists():
+            raise
+        # It has its number, and servers load it.
+        raise versions.VersionError(
+            f"a version was published in {folder.parent}, but may be lost if "
+            f"the machine fails now ({error.strerror}): look at its disk"
+        ) from None
+
+
+def _prune(version, keep):
+    if keep is None:
+        return
+    try:
         versions.prune(version, keep)
-    return version
+    except OSError as error:
+        raise versions.VersionError(
+            f"{version} was published, but older versions could not be removed "
+            f"({error.strerror}): remove them yourself"
+        ) from None
 
 
 @contextlib.contextmanager

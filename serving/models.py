@@ -7,6 +7,7 @@ old one serving.
 
 import contextlib
 import gc
+import json
 import logging
 import threading
 import time
@@ -17,8 +18,12 @@ from serving.errors import from_exception
 from serving.errors import invalid
 from serving.replay import replay
 from serving.servable import Servable
+from serving.versions import CARD
 from serving.versions import VersionError
 from serving.versions import find_versions
+from transgan_tf.configs import Config
+from transgan_tf.sampling import IMAGES_AT_ONCE
+from transgan_tf.sampling import images_at_once
 
 START, LOADING, AVAILABLE, UNLOADING, END = (
     "START",
@@ -41,6 +46,7 @@ class Version:
         state: one of the five above.
         error: `CallError` of the load that failed, or None.
         servable: `Servable`, or None while it is not loaded.
+        most_rows: of a batch that fits into memory.
         calls: that use it.
         attempts: loads that failed.
         next_attempt: not before this time of `time.monotonic`.
@@ -51,6 +57,7 @@ class Version:
         self.state = START
         self.error = None
         self.servable = None
+        self.most_rows = IMAGES_AT_ONCE
         self.calls = 0
         self.attempts = 0
         self.next_attempt = 0.0
@@ -87,6 +94,7 @@ class Model:
         self.available = threading.Event()
         self._lock = threading.Lock()
         self._versions = {}
+        self._complaint = None
         self._stopping = threading.Event()
         self._watcher = threading.Thread(
             target=self._watch, name="versions", daemon=True
@@ -103,6 +111,7 @@ class Model:
             self._watcher.join()
         for version in list(self._versions.values()):
             self._retire(version)
+        self._unload_unused()
 
     def _watch(self):
         while True:
@@ -115,10 +124,9 @@ class Model:
 
     def poll(self) -> None:
         """Looks at the folder once; loads and unloads what has changed."""
-        try:
-            folders = find_versions(self.folder)
-        except VersionError:
-            # As TensorFlow Serving, which takes it for a passing fault.
+        self._unload_unused()
+        folders = self._find()
+        if folders is None:
             return
         for number in self._versions.keys() - folders.keys():
             # Should it come back, it is another one.
@@ -141,6 +149,28 @@ class Model:
         if serving & wanted:
             self.available.set()
 
+    def _find(self):
+        """Returns the versions' folders, or None for what cannot be read.
+
+        As TensorFlow Serving, which takes that for a passing fault. Tells once
+        why there is nothing to serve.
+        """
+        folders = complaint = None
+        try:
+            folders = find_versions(self.folder)
+        except VersionError as error:
+            complaint = str(error)
+        if folders == {}:
+            complaint = (
+                f"No versions of servable {self.name} found under base path "
+                f"{self.folder}. Did you forget to name your leaf directory as "
+                "a number (eg. '/1/')?"
+            )
+        if complaint not in (None, self._complaint):
+            log.warning("%s", complaint)
+        self._complaint = complaint
+        return folders
+
     def _load(self, number, folder):
         with self._lock:
             version = self._versions.get(number)
@@ -149,14 +179,20 @@ class Model:
             if time.monotonic() < version.next_attempt:
                 return
             version.state = LOADING
+        servable = None
         try:
+            most_rows = read_most_rows(folder)
             servable = load(folder)
         except Exception as error:
-            self._note_failure(version, from_exception(error))
+            told = from_exception(error)
+            # Another one, whose traceback does not hold what was loaded.
+            failure = CallError(told.code, told.message)
+        if servable is None:
+            self._note_failure(version, failure)
             return
         with self._lock:
             version.servable, version.error = servable, None
-            version.state = AVAILABLE
+            version.most_rows, version.state = most_rows, AVAILABLE
         collect_garbage()
         log.info("version %d of %s is available", number, self.name)
 
@@ -167,6 +203,7 @@ class Model:
             left = version.attempts < MOST_ATTEMPTS
             seconds = self.retry_seconds if left else float("inf")
             version.next_attempt = time.monotonic() + seconds
+        collect_garbage()
         log.error(
             "version %d of %s cannot be loaded: %s",
             version.number,
@@ -175,13 +212,24 @@ class Model:
         )
 
     def _retire(self, version):
-        """Takes no more calls; unloads after those at hand."""
+        """Takes no more calls; unloads if there are none at hand."""
         with self._lock:
-            if version.state != AVAILABLE:
-                return
-            version.state = UNLOADING
-            unused = version.calls == 0
-        if unused:
+            if version.state == AVAILABLE:
+                version.state = UNLOADING
+        self._unload_unused()
+
+    def _unload_unused(self):
+        """Unloads what was retired and whose last call has ended.
+
+        Never at the end of that call: it may run on the event loop.
+        """
+        with self._lock:
+            unused = [
+                version
+                for version in self._versions.values()
+                if version.state == UNLOADING and version.calls == 0
+            ]
+        for version in unused:
             self._unload(version)
 
     def _unload(self, version):
@@ -207,9 +255,6 @@ class Model:
         finally:
             with self._lock:
                 version.calls -= 1
-                last = version.calls == 0 and version.state == UNLOADING
-            if last:
-                self._unload(version)
 
     def _take(self, spec):
         if not spec.name:
@@ -286,6 +331,20 @@ def collect_garbage() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+def read_most_rows(folder) -> int:
+    """Returns how many images of a version fit into memory at once.
+
+    By the configuration in its card; without one, as of small images.
+    """
+    try:
+        card = json.loads(Path(folder, CARD).read_text())
+        config = Config.from_dict(card["config"])
+    except (OSError, ValueError, KeyError, TypeError):
+        # Exported by another program, perhaps.
+        return IMAGES_AT_ONCE
+    return images_at_once(config.generator)
 
 
 def load(folder) -> Servable:

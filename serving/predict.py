@@ -11,6 +11,8 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from serving.errors import CallError
 from serving.errors import invalid
 from serving.servable import Servable
+from serving.tensors import check_dimensions
+from serving.tensors import type_name
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -45,7 +47,7 @@ def read_inputs(signature, tensors, most_bytes: int) -> dict[str, np.ndarray]:
 
     Raises:
         CallError: INVALID_ARGUMENT, the aliases are not those of the
-            signature, or a tensor cannot be read.
+            signature, strings come for numbers, or a tensor cannot be read.
     """
     wanted = sorted(signature.inputs)
     if len(tensors) != len(wanted):
@@ -64,9 +66,23 @@ def read_inputs(signature, tensors, most_bytes: int) -> dict[str, np.ndarray]:
                 "default value provided. Inputs expected to be in the set "
                 f"{_braces(wanted)}."
             )
+    for number, alias in enumerate(wanted):
+        _check_strings(tensors[alias], signature.inputs[alias], number)
     return {
         alias: _to_array(tensors[alias], alias, most_bytes) for alias in wanted
     }
+
+
+def _check_strings(proto, info, number):
+    """Refuses strings for numbers as TensorFlow would, before they are many.
+
+    Other types are left to TensorFlow.
+    """
+    if proto.dtype == tf.string and info.dtype != tf.string:
+        wanted = type_name(tf.as_dtype(info.dtype).name)
+        raise invalid(
+            f"Expects arg[{number}] to be {wanted} but string is provided"
+        )
 
 
 def _braces(names):
@@ -74,14 +90,14 @@ def _braces(names):
 
 
 def _to_array(proto, alias, most_bytes):
+    check_dimensions(len(proto.tensor_shape.dim))
     shape = [dimension.size for dimension in proto.tensor_shape.dim]
     unknown = proto.tensor_shape.unknown_rank or min(shape, default=0) < 0
     try:
         dtype = tf.as_dtype(proto.dtype)
-        size = 8 if dtype == tf.string else dtype.size
-        if unknown or not size:
+        if unknown or not (dtype.size or dtype == tf.string):
             raise ValueError("no such tensor")
-        if math.prod(shape) * size > most_bytes:
+        if _claimed_bytes(proto, dtype, math.prod(shape)) > most_bytes:
             raise invalid(f"tensor too large: {alias} of shape {shape}")
         if proto.tensor_content and dtype != tf.string:
             flat = np.frombuffer(proto.tensor_content, dtype.as_numpy_dtype)
@@ -89,6 +105,16 @@ def _to_array(proto, alias, most_bytes):
         return tf.make_ndarray(proto)
     except (ValueError, TypeError, IndexError, OverflowError):
         raise invalid(f"tensor parsing error: {alias}") from None
+
+
+def _claimed_bytes(proto, dtype, count):
+    """Returns how large a tensor will be; its last string stands for others."""
+    if dtype != tf.string:
+        return count * dtype.size
+    lengths = [len(value) for value in proto.string_val]
+    missing = max(count - len(lengths), 0)
+    # And a pointer each.
+    return sum(lengths) + missing * max(lengths[-1:], default=0) + 8 * count
 
 
 def to_message(array: np.ndarray) -> tensor_pb2.TensorProto:
@@ -151,13 +177,13 @@ def filtered(signature, output_filter) -> list[str]:
     return list(output_filter) or sorted(signature.outputs)
 
 
-def check_rows(arrays: dict[str, np.ndarray], most: int) -> None:
-    """Raises INVALID_ARGUMENT for a batch of more than `most` rows."""
-    for alias, array in arrays.items():
-        if array.ndim and array.shape[0] > most:
+def check_rows(rows: dict[str, int], most: int) -> None:
+    """Raises INVALID_ARGUMENT for an alias of more than `most` rows."""
+    for alias, count in rows.items():
+        if count > most:
             raise invalid(
-                f"{alias} has {array.shape[0]} rows, more than the {most} of a "
-                "batch that this server takes"
+                f"{alias} has {count} rows, more than the {most} of a batch "
+                "that this server takes"
             )
 
 

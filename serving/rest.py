@@ -126,16 +126,17 @@ class Rest:
             return _to_json(self.service.status(spec))
         if method == "/metadata":
             return _metadata_json(self.service.metadata(spec))
-        body = await self._read(request)
-        if method == "predict":
-            return await self.service.runs.call(
-                lambda left: self.service.predict_json(spec, body, left),
-                self.service.limits.seconds,
+        runs, seconds = self.service.runs, self.service.limits.seconds
+        with runs.place():
+            body = await self._read(request)
+            if method == "predict":
+                return await runs.call(
+                    lambda left: self.service.predict_json(spec, body, left),
+                    seconds,
+                )
+            return await runs.call(
+                lambda _: self._refuse_examples(spec, body, method), seconds
             )
-        return await self.service.runs.call(
-            lambda _: self._refuse_examples(spec, body, method),
-            self.service.limits.seconds,
-        )
 
     def _refuse_examples(self, spec, body, method):
         document = tensors.parse(body)

@@ -67,8 +67,9 @@ class Calls:
 
     async def call(self, context, function):
         """Runs a function of the deadline in a thread."""
-        seconds = context.time_remaining()
-        return await self.service.runs.call(function, seconds)
+        with self.service.runs.place():
+            seconds = context.time_remaining()
+            return await self.service.runs.call(function, seconds)
 
 
 def cut(message: str) -> str:
@@ -155,6 +156,9 @@ class ModelService(Calls, model_service_pb2_grpc.ModelServiceServicer):
 def make_server(service: Service) -> grpc.aio.Server:
     """Returns a server of both services, without a port."""
     server = grpc.aio.server(
+        # Above the places, whose lack is told as UNAVAILABLE; these calls are
+        # RESOURCE_EXHAUSTED, before their messages are read.
+        maximum_concurrent_rpcs=2 * service.runs.places,
         options=[
             ("grpc.max_receive_message_length", service.limits.request_bytes),
             ("grpc.max_send_message_length", -1),
@@ -166,7 +170,7 @@ def make_server(service: Service) -> grpc.aio.Server:
             ),
             # Finds clients that are gone without a word.
             ("grpc.keepalive_time_ms", 60_000),
-        ]
+        ],
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         Prediction(service), server

@@ -22,7 +22,6 @@ class Servable:
 
     Args:
         path: folder of the version, with `saved_model.pb`.
-        threads: of the session's operations; 0 for one a core.
 
     Attributes:
         signatures: `SignatureDef` by key, of those that can be called.
@@ -32,14 +31,10 @@ class Servable:
         Exception: whatever TensorFlow raises of a folder that it cannot load.
     """
 
-    def __init__(self, path, threads: int = 0):
+    def __init__(self, path):
         self.path = Path(path)
-        config = config_pb2.ConfigProto(
-            intra_op_parallelism_threads=threads,
-            inter_op_parallelism_threads=threads,
-        )
         self.graph = tf.Graph()
-        self.session = tf.compat.v1.Session(graph=self.graph, config=config)
+        self.session = tf.compat.v1.Session(graph=self.graph)
         try:
             with self.graph.as_default():
                 meta_graph = tf.compat.v1.saved_model.load(

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.versions import SAVED_MODEL
 from transgan_tf import cli
 from transgan_tf.checked import UserError
 from transgan_tf.checked import require
@@ -50,16 +51,20 @@ class Arguments:
     """Time from a version's failed load to the next attempt."""
     max_request_mib: int = 32
     """Largest request, also after decompression."""
-    max_batch_size: int = 1024
-    """Most rows in a request."""
+    max_batch_size: int = 0
+    """Most rows in a request; 0 for what the version's model card allows."""
     max_runs: int = 0
     """Requests that compute at the same time; 0 for one a core."""
     max_queue: int = 100
-    """Requests that may wait for them; more are answered UNAVAILABLE."""
+    """Requests that may wait for them; more are answered UNAVAILABLE. At worst
+    memory holds three times (max_runs + max_queue) requests of max_request_mib.
+    """
     timeout_seconds: float = 30.0
     """Time for a request over REST; gRPC's clients set their own."""
     client_timeout_seconds: float = 30.0
-    """Time for a client to send its request or to take its reply."""
+    """Time for a client of REST to send its request or to take its reply;
+    gRPC's have no such limit, but hold at most 2 (max_runs + max_queue) calls.
+    """
     grace_seconds: float = 10.0
     """Time for requests at hand when the server is stopped."""
 
@@ -69,10 +74,14 @@ class Arguments:
             port = getattr(self, flag)
             inside = 0 <= port < 2**16
             require(inside, f"--{flag}", "must be in [0, 65536)", port)
-        for flag in ("max_request_mib", "max_batch_size"):
-            value = getattr(self, flag)
-            require(value >= 1, f"--{flag}", "must be at least 1", value)
-        for flag in ("max_runs", "max_queue", "grace_seconds"):
+        mib, rule = self.max_request_mib, "must be at least 1"
+        require(mib >= 1, "--max_request_mib", rule, mib)
+        for flag in (
+            "max_batch_size",
+            "max_runs",
+            "max_queue",
+            "grace_seconds",
+        ):
             value = getattr(self, flag)
             require(value >= 0, f"--{flag}", "must be at least 0", value)
         for flag in (
@@ -87,6 +96,11 @@ class Arguments:
             raise UserError(
                 f"{self.model_dir} is not a folder: make it by python -m "
                 f"serving.export --model_dir={self.model_dir}"
+            )
+        if (self.model_dir / SAVED_MODEL).exists():
+            raise UserError(
+                f"{self.model_dir} is a version itself: name the folder that "
+                f"holds it, --model_dir={self.model_dir.resolve().parent}"
             )
 
     def labels(self) -> dict[str, int]:
@@ -162,11 +176,29 @@ async def serve(arguments: Arguments) -> int:
         f"gRPC on {arguments.host}:{grpc_port}"
     )
     status = await _until(stop, model, f"serving {name}: {places}")
-    grace = arguments.grace_seconds
+    loop, grace = asyncio.get_running_loop(), arguments.grace_seconds
+    stopped = loop.time() + grace
     await asyncio.gather(grpc_server.stop(grace), rest_server.cleanup())
-    runs.close()
-    await asyncio.to_thread(model.close)
+    await _close(runs, model, max(stopped - loop.time(), 1.0), status)
     return status
+
+
+async def _close(runs, model, seconds, status):
+    """Ends the threads, in a thread: the loop still takes a second signal.
+
+    A run cannot be interrupted: after the time, the process ends with it.
+    """
+
+    def close():
+        runs.close()
+        model.close()
+
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.to_thread(close)
+    except TimeoutError:
+        sys.stdout.flush()
+        os._exit(status)
 
 
 async def _until(stop, model, ready):
@@ -221,7 +253,8 @@ async def _start_rest(service, arguments):
         handler_cancellation=True,
         # Also how long a client may take to send its headers.
         keepalive_timeout=arguments.client_timeout_seconds,
-        shutdown_timeout=arguments.grace_seconds,
+        # It is spent twice: until requests end, and until they are cancelled.
+        shutdown_timeout=arguments.grace_seconds / 2,
     )
     await runner.setup()
     site = web.TCPSite(runner, arguments.host, arguments.rest_port)

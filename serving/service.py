@@ -28,7 +28,7 @@ class Limits:
 
     Attributes:
         request_bytes: of a message or a body, also after decompression.
-        rows: of a batch.
+        rows: of a batch; 0 for as many as the version's memory allows.
         seconds: that a request over REST may take.
         client_seconds: for a client to send its request or take its reply.
     """
@@ -98,6 +98,9 @@ class Service:
                 )
             if not signature.inputs:
                 raise invalid(f"Failed to get input map for signature: {key}")
+            # Before they become arrays.
+            rows = tensors.count_rows(document, signature.inputs)
+            predict.check_rows(rows, self.limits.rows or version.most_rows)
             arrays = tensors.read(document, signature.inputs)
             form = tensors.request_format(document)
             names = sorted(signature.outputs)
@@ -105,7 +108,8 @@ class Service:
         return replies.write(outputs, form)
 
     def _run(self, version, signature, arrays, names, deadline):
-        predict.check_rows(arrays, self.limits.rows)
+        rows = {name: a.shape[0] for name, a in arrays.items() if a.ndim}
+        predict.check_rows(rows, self.limits.rows or version.most_rows)
         timeout_ms = predict.time_left_ms(deadline)
         started = time.perf_counter()
         outputs = version.servable.run(signature, arrays, names, timeout_ms)

@@ -39,8 +39,14 @@ _JSON_TYPES = {
     str: "String",
 }
 _SHOWN = 256
-# NumPy's.
-_MOST_DIMENSIONS = 64
+# With more of them TensorFlow crashes on strings, though NumPy allows 64.
+MOST_DIMENSIONS = 32
+
+
+def check_dimensions(count: int) -> None:
+    """Raises INVALID_ARGUMENT for a tensor of more than `MOST_DIMENSIONS`."""
+    if count > MOST_DIMENSIONS:
+        raise invalid(f"a tensor of {count} dimensions is not supported")
 
 
 def parse(body: bytes) -> dict:
@@ -108,6 +114,26 @@ def request_format(document: dict) -> str:
         if not document[ROW]:
             raise _wrong(document, "No values in 'instances' array")
     return formats[0]
+
+
+def count_rows(document: dict, inputs) -> dict[str, int]:
+    """Returns how long the lists of a request are, by alias.
+
+    Args:
+        document: a request's JSON.
+        inputs: by alias, of the signature.
+
+    Raises:
+        CallError: as `request_format` does.
+    """
+    values = document[request_format(document)]
+    if not isinstance(values, dict):
+        values = {min(inputs): values}
+    return {
+        alias: len(value)
+        for alias, value in values.items()
+        if alias in inputs and isinstance(value, list)
+    }
 
 
 def read(document: dict, inputs) -> dict[str, np.ndarray]:
@@ -229,8 +255,7 @@ def _dense(value, dtype):
     while isinstance(level, list):
         shape.append(len(level))
         level = level[0] if level else None
-    if len(shape) > _MOST_DIMENSIONS:
-        raise invalid(f"a tensor of {len(shape)} dimensions is not supported")
+    check_dimensions(len(shape))
     leaves = [value]
     for size in shape:
         if set(map(type, leaves)) != {list} or set(map(len, leaves)) != {size}:
@@ -306,6 +331,8 @@ def _explain(value, shape, depth, dtype):
         for item in value:
             _explain(item, shape, depth + 1, dtype)
         return
+    if depth == len(shape) and _is_plain(value, dtype):
+        return
     if depth != len(shape):
         raise _wrong(
             value,
@@ -316,6 +343,16 @@ def _explain(value, shape, depth, dtype):
         _leaf_array([value], dtype)
     except _WrongLeaf:
         raise _wrong_type(value, dtype) from None
+
+
+def _is_plain(value, dtype):
+    """Whether it is surely right, as most are: an array of each takes long."""
+    if type(value) is float:
+        return dtype in FLOATS
+    if type(value) is int and (dtype in FLOATS or dtype in INTEGERS):
+        low, high = INTEGERS.get(dtype, (-(2**63), 2**63))
+        return low <= value < high
+    return False
 
 
 def _unimplemented(value, dtype):

@@ -536,12 +536,6 @@ def test_a_generator_does_not_classify_over_grpc(server, stubs):
     assert status_of(stubs[0].Classify, empty)[1] == "Missing ModelSpec"
 
 
-def test_deadlines_end_calls(server, stubs):
-    request = server.request(latents=known_latents(1000))
-    code, _ = status_of(stubs[0].Predict, request, timeout=0.001)
-    assert code == "DEADLINE_EXCEEDED"
-
-
 def test_large_replies(server, stubs):
     request = server.request(latents=known_latents(2600))
     code, message = status_of(stubs[0].Predict, request)
@@ -703,8 +697,11 @@ def test_an_empty_folder_unloads_and_a_missing_one_does_not(server, tmp_path):
     aside = server.folder.with_name("aside")
     with server.stubs() as (prediction, _):
         server.folder.rename(aside)
+        # Above two looks at the folder, of the real server too.
+        end = time.monotonic() + (0.5 if server.process else 3)
         try:
-            assert prediction.Predict(request).outputs
+            while time.monotonic() < end:
+                assert prediction.Predict(request).outputs
         finally:
             aside.rename(server.folder)
         kept = sorted(map(str, find_versions(server.folder)))

@@ -94,7 +94,7 @@ def test_strings_and_base64():
         (f'{{"inputs": {"[" * 50_000}', "JSON Parse error: "),
         (f'{{"inputs": 1{"0" * 400}}}', "JSON Parse error: Number too big"),
         (f'{{"inputs": 1{"0" * 9000}}}', "JSON Parse error: Number too big"),
-        (f'{{"inputs": {"[" * 70}{"]" * 70}}}', "70 dimensions"),
+        (f'{{"inputs": {"[" * 33}{"]" * 33}}}', "33 dimensions"),
         ("[1]", "JSON Value: [1] Is not object"),
         ('{"x": 1}', "Missing 'inputs' or 'instances' key"),
         (
@@ -274,3 +274,20 @@ def test_outputs_that_have_no_json():
     uneven = {"a": np.zeros(2, "float32"), "b": np.zeros(3, "float32")}
     with pytest.raises(CallError, match="inconsistent batch size: 3 exp"):
         replies.write(uneven, "instances")
+
+
+def test_a_mistake_among_many_numbers_is_found_without_arrays(monkeypatch):
+    asked, leaf_array = [], tensors._leaf_array
+
+    def noted(leaves, dtype):
+        asked.append(len(leaves))
+        return leaf_array(leaves, dtype)
+
+    monkeypatch.setattr(tensors, "_leaf_array", noted)
+    for number, dtype in (("0.5", "FLOAT"), ("-1", "FLOAT"), ("7", "INT64")):
+        asked.clear()
+        body = f'{{"inputs": [{f"{number}, " * 500} "x"]}}'
+        with pytest.raises(CallError, match='Value: "x" Type: String'):
+            read(body, x=dtype)
+        # All at once, and then the one that is wrong.
+        assert asked == [501, 1]
