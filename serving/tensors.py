@@ -129,10 +129,11 @@ def count_rows(document: dict, inputs) -> dict[str, int]:
     values = document[request_format(document)]
     if not isinstance(values, dict):
         values = {min(inputs): values}
+    # A message refuses to be asked for names that are no text.
     return {
-        alias: len(value)
-        for alias, value in values.items()
-        if alias in inputs and isinstance(value, list)
+        alias: len(values[alias])
+        for alias in inputs
+        if isinstance(values.get(alias), list)
     }
 
 

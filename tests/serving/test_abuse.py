@@ -422,6 +422,13 @@ def test_signature_names_that_are_no_text(server):
         assert server.http("POST", path, body)[0] == 400
 
 
+def test_input_names_that_are_no_text(server):
+    body = b'{"inputs": {"\xff\\ud800": [1]}}'
+    status, reply = server.http("POST", f"{server.path}:predict", body)
+    assert status == 400
+    assert b"Missing named input: latents" in reply
+
+
 TOKENS = (
     '{"b64": "YQ=="}',
     "{}",
