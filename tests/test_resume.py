@@ -277,6 +277,20 @@ def test_a_checkpoint_that_may_not_be_read_is_not_passed_over(
     assert folder.latest().name == "step-000000004"
 
 
+def test_a_checkpoint_that_memory_is_too_small_for_is_not_passed_over(
+    gan, saved, tmp_path, monkeypatch
+):
+    folder = CheckpointFolder(shutil.copytree(saved, tmp_path / "saved"))
+
+    def run_out(*arguments):
+        raise MemoryError("no room for 3 GiB")
+
+    monkeypatch.setattr(np, "load", run_out)
+    with pytest.raises(MemoryError, match="no room"):
+        folder.restore(gan)
+    assert folder.latest().name == "step-000000004"
+
+
 def test_checkpoints_without_the_later_counters_go_on(gan, saved, tmp_path):
     folder = CheckpointFolder(shutil.copytree(saved, tmp_path / "saved"))
     path = folder.latest() / "state.npz"

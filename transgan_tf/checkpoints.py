@@ -243,6 +243,9 @@ def load_arrays(checkpoint: Path, variables: dict) -> None:
             f"{checkpoint} cannot be read ({error.strerror}): give yourself "
             "permission, or see to the disk"
         ) from None
+    except MemoryError:
+        # That says nothing about the file.
+        raise
     except Exception as error:
         # Half a dozen kinds, of the archive and of the arrays in it.
         raise _damaged(checkpoint, error) from None
