@@ -11,10 +11,9 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from serving.errors import CallError
 from serving.errors import invalid
 from serving.servable import Servable
+from serving.signatures import SERVING_DEFAULT
 from serving.tensors import check_dimensions
 from serving.tensors import type_name
-
-DEFAULT_SIGNATURE = "serving_default"
 
 # Of packed floats in a TensorProto: field 5 and field 6, by length.
 _PACKED = {"float32": b"\x2a", "float64": b"\x32"}
@@ -29,11 +28,11 @@ def find_signature(
         CallError: FAILED_PRECONDITION, there is none of that name.
     """
     try:
-        return servable.all_signatures[name or DEFAULT_SIGNATURE]
+        return servable.all_signatures[name or SERVING_DEFAULT]
     except KeyError:
         raise CallError(
             "FAILED_PRECONDITION",
-            f'Serving signature key "{name or DEFAULT_SIGNATURE}" not found.',
+            f'Serving signature key "{name or SERVING_DEFAULT}" not found.',
         ) from None
 
 

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.versions import SAVED_MODEL
+from serving.versions import refuse_version
 from transgan_tf import cli
 from transgan_tf.checked import UserError
 from transgan_tf.checked import require
@@ -97,11 +97,7 @@ class Arguments:
                 f"{self.model_dir} is not a folder: make it by python -m "
                 f"serving.export --model_dir={self.model_dir}"
             )
-        if (self.model_dir / SAVED_MODEL).exists():
-            raise UserError(
-                f"{self.model_dir} is a version itself: name the folder that "
-                f"holds it, --model_dir={self.model_dir.resolve().parent}"
-            )
+        refuse_version(self.model_dir)
 
     def labels(self) -> dict[str, int]:
         """Returns version numbers by label.

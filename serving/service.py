@@ -18,6 +18,7 @@ from serving.errors import invalid
 from serving.models import Model
 from serving.monitoring import Metrics
 from serving.runs import Runs
+from serving.signatures import SERVING_DEFAULT
 
 SIGNATURES = "signature_def"
 
@@ -68,7 +69,7 @@ class Service:
         require_spec(request)
         spec = request.model_spec
         with self.model.use(spec) as version:
-            key = spec.signature_name or predict.DEFAULT_SIGNATURE
+            key = spec.signature_name or SERVING_DEFAULT
             signature = predict.find_signature(version.servable, key)
             arrays = predict.read_inputs(
                 signature, request.inputs, self.limits.request_bytes
@@ -88,7 +89,7 @@ class Service:
     ) -> bytes:
         """Answers Predict in JSON; raises as `predict` does."""
         document = tensors.parse(body)
-        key = tensors.signature_name(document) or predict.DEFAULT_SIGNATURE
+        key = tensors.signature_name(document) or SERVING_DEFAULT
         with self.model.use(spec) as version:
             signature = version.servable.all_signatures.get(key)
             if signature is None:
@@ -130,7 +131,7 @@ class Service:
         Raises:
             CallError: always, as TensorFlow Serving for such a signature.
         """
-        key = key or predict.DEFAULT_SIGNATURE
+        key = key or SERVING_DEFAULT
         with self.model.use(spec) as version:
             signature = version.servable.all_signatures.get(key)
         if signature is None:

@@ -72,6 +72,15 @@ def find_versions(model_dir) -> dict[int, Path]:
     }
 
 
+def refuse_version(model_dir) -> None:
+    """Raises `VersionError` for the folder of a version, not of a model."""
+    if os.path.exists(Path(model_dir, SAVED_MODEL)):
+        raise VersionError(
+            f"{model_dir} is a version itself: name the folder that holds it, "
+            f"--model_dir={Path(model_dir).resolve().parent}"
+        )
+
+
 @contextlib.contextmanager
 def staging(model_dir) -> Iterator[Path]:
     """Gives a new folder inside a model's, which no server looks at.
@@ -87,11 +96,7 @@ def staging(model_dir) -> Iterator[Path]:
             else.
     """
     model_dir = Path(model_dir)
-    if os.path.exists(model_dir / SAVED_MODEL):
-        raise VersionError(
-            f"{model_dir} is a version itself: name the folder that holds it, "
-            f"--model_dir={model_dir.parent}"
-        )
+    refuse_version(model_dir)
     if os.path.isfile(model_dir):
         raise VersionError(f"{model_dir} is a file: choose another --model_dir")
     folder = model_dir / f"{_STAGING}{uuid.uuid4().hex}"
