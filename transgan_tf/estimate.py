@@ -129,46 +129,8 @@ def training_memory(config: Config, replicas: int = 1) -> MemoryEstimate:
     The program: TensorFlow, and each block's share of graph and machine code,
     twice if recomputed.
 
-    Against XLA's own account of the temporary memory of the two updates, the
-    discriminator's and the generator's, of one micro-batch (`python -m
-    transgan_tf.benchmark_layout`, TensorFlow 2.21, CPU); GiB:
-
-    | preset | case | images | laid out | this formula | the larger |
-    |---|---|---|---|---|---|
-    | cifar10 | plain | 64, 128 | 4.7, 16.3 | 6.0, 18.8 | +16 % |
-    | cifar10 | recomputed | 64, 128 | 2.2, 6.6 | 2.3, 6.2 | -6 % |
-    | cifar10 | both | 64, 128 | 1.7, 6.4 | 1.4, 6.9 | +8 % |
-    | stl10 | plain | 32, 64 | 7.4, 39.0 | 7.9, 42.3 | +9 % |
-    | stl10 | both | 32, 64 | 4.2, 16.0 | 2.3, 15.9 | 0 % |
-    | celeba_64 | plain | 64, 128 | 30.2, 72.8 | 35.4, 87.2 | +20 % |
-    | celeba_128 | plain | 4, 8 | 12.8, 13.8 | 11.1, 15.0 | +9 % |
-    | celeba_128 | bfloat16 | 4, 8 | 14.2, 15.9 | 11.3, 15.8 | -1 % |
-    | celeba_128 | recomputed | 4, 8 | 7.5, 6.3 | 6.8, 5.7 | -10 % |
-    | celeba_128 | both | 4, 8 | 7.7, 6.7 | 8.1, 6.7 | +6 % |
-    | celeba_hq | plain | 16, 32 | 51.3, 127.5 | 44.5, 145.5 | +14 % |
-    | lsun_church | plain | 16, 16 | 51.3, 63.6 | 44.5, 72.7 | +14 % |
-
-    "Both" is bfloat16 and recomputed.
-
-    Against the resident memory of a whole process at the peak of its second
-    step, `cifar10` on a CPU (`python -m transgan_tf.benchmark_memory`, and 0.7
-    GiB of the process with TensorFlow imported); micro-batches are four:
-
-    | batch | case | XLA | measured | this formula | |
-    |---|---|---|---|---|---|
-    | 4 | plain | yes | 5.1 GiB | 5.1 GiB | +1 % |
-    | 4 | recomputed | yes | 5.1 GiB | 5.2 GiB | +3 % |
-    | 4 | micro-batches | yes | 5.5 GiB | 4.3 GiB | -22 % |
-    | 4 | plain | no | 4.5 GiB | 4.1 GiB | -8 % |
-    | 4 | recomputed | no | 3.8 GiB | 3.3 GiB | -14 % |
-    | 4 | micro-batches | no | 4.0 GiB | 3.3 GiB | -17 % |
-    | 16 | plain | no | 8.7 GiB | 8.5 GiB | -2 % |
-    | 16 | recomputed | no | 5.2 GiB | 4.4 GiB | -16 % |
-    | 16 | micro-batches | no | 5.0 GiB | 4.4 GiB | -11 % |
-
-    `mnist` at its own batch of 16: 1.1 and 1.3 GiB.
-
-    The constants were fitted to these. GPUs were not measured.
+    `docs/memory.md` compares it with what was measured, which its constants
+    were fitted to. GPUs were not measured.
 
     Args:
         config: `Config`.
