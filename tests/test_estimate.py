@@ -181,6 +181,16 @@ def test_recomputed_activations_by_hand():
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+def test_stages_that_are_recomputed_alone_by_hand():
+    found = tiny_memory(
+        "rematerialize=true", "rematerialize_stages=discriminator.4"
+    ).activations
+    kept, again = 16 * 4 * 3 * 4, TINY_KEPT - 16 * 4 * 2 * 4
+    judged = 1.9 * (3 * kept + 2.5 * again)
+    drawn = 1.45 * TINY_KEPT + 1.9 * (kept + again)
+    assert found == pytest.approx(8 * (judged + drawn), rel=1e-4)
+
+
 def test_the_program_grows_with_the_blocks():
     small, large = (
         training_memory(get_preset(name).config).program
