@@ -20,6 +20,7 @@ SAVERS = (
 # Measured, see `training_memory`.
 _XLA, _XLA_AGAIN, _NO_XLA = 1.45, 1.9, 1.8
 _PASSES, _PASSES_AGAIN = 3, 2.5
+_SCORES_NO_XLA = 12
 _PROGRAM, _BLOCK = 900_000_000, 65_000_000
 _PROGRAM_NO_XLA, _BLOCK_NO_XLA = 800_000_000, 15_000_000
 
@@ -124,7 +125,9 @@ def training_memory(config: Config, replicas: int = 1) -> MemoryEstimate:
     for each image of a micro-batch, the discriminator's three passes of its
     own network (of a recomputed block 2.5), two without a penalty. XLA lays
     out 1.45 times that, 1.9 times if recomputed, and keeps the room of both
-    updates between steps, as resident memory shows.
+    updates between steps, as resident memory shows. Without XLA it is 1.8
+    times, and a penalty's second derivative holds 12 tensors more as large as
+    the attention weights of one block, those of the discriminator's largest.
 
     The program: TensorFlow, and each block's share of graph and machine code,
     twice if recomputed.
@@ -189,11 +192,22 @@ def _update_activations(config, replicas):
     penalized = training.loss != "hinge" and training.penalty_weight > 0
     passes, passes_again = (_PASSES, _PASSES_AGAIN) if penalized else (2, 1)
     discriminator = passes * kept + passes_again * again
+    if penalized and not training.jit:
+        discriminator += _SCORES_NO_XLA * _largest_scores(config.discriminator)
     generator = drawn[0] + kept + max(drawn[1], again)
     return {
         "discriminator": int(images * discriminator),
         "generator": int(made * generator),
     }
+
+
+def _largest_scores(network):
+    """Returns the bytes of one image's attention weights in one block."""
+    return max(
+        stage.resolution**2 * network.heads * window**2 * _FLOAT32
+        for stage in network.stages
+        for window in stage.block_windows() or (0,)
+    )
 
 
 def _kept_bytes(network, config):
