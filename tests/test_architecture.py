@@ -29,6 +29,7 @@ FLOORS = (
         "version",
     ),
     ("estimate",),
+    ("ablation",),
     ("cli", "memory", "pictures", "sampling"),
     ("layers", "metrics.tfgan"),
     ("augment", "discriminator", "ema", "generator", "losses"),
@@ -42,6 +43,7 @@ FLOORS = (
     ("fitting",),
     ("training",),
     (
+        "ablate",
         "benchmark",
         "benchmark_checkpoints",
         "benchmark_layout",

@@ -222,6 +222,36 @@ BROKEN = [
         "got 9",
     ),
     (
+        lambda: discriminator_with(row(6, 9), row(3, 15), multi_scale=False),
+        "discriminator.stages[1].width",
+        "must be the width before it, 9, without discriminator.multi_scale",
+        "got 15",
+    ),
+    (
+        lambda: tiny_generator(attention="nystrom", attention_above=3),
+        "generator.landmarks",
+        "must divide the 36 tokens of generator.stages[1]",
+        "got 64",
+    ),
+    (
+        lambda: tiny_generator(attention="axial"),
+        "generator.attention",
+        "must be one of grid, standard, nystrom, axis",
+        "got 'axial'; did you mean 'axis'?",
+    ),
+    (
+        lambda: tiny_generator(attention_above=-1),
+        "generator.attention_above",
+        "at least 0",
+        "got -1",
+    ),
+    (
+        lambda: tiny_discriminator(landmarks=0),
+        "discriminator.landmarks",
+        "at least 1",
+        "got 0",
+    ),
+    (
         lambda: tiny_discriminator(image_size=0),
         "discriminator.image_size",
         "at least 1",

@@ -39,6 +39,25 @@ GENERATORS = {
     "no relative position": GeneratorConfig(
         (Stage(4, 8, 3, window=2),), relative_position=False, latent_dim=5
     ),
+    "axis above 5": GeneratorConfig(
+        (Stage(5, 32, 1), Stage(10, 8, 2, window=5, upsample=SHUFFLE)),
+        attention="axis",
+        attention_above=5,
+        latent_dim=3,
+    ),
+    "axis, no relative position": GeneratorConfig(
+        (Stage(5, 8, 3),),
+        relative_position=False,
+        attention="axis",
+        attention_above=0,
+        latent_dim=3,
+    ),
+    "standard": GeneratorConfig(
+        (Stage(6, 8, 2, window=2),),
+        attention="standard",
+        attention_above=0,
+        latent_dim=3,
+    ),
 }
 DISCRIMINATORS = {
     "one scale": DiscriminatorConfig((Stage(7, 8, 1),), image_size=21),
@@ -61,6 +80,14 @@ DISCRIMINATORS = {
     ),
     "no relative position": DiscriminatorConfig(
         (Stage(4, 8, 3, window=2),), relative_position=False, image_size=8
+    ),
+    "one scale, pooled, landmarks": DiscriminatorConfig(
+        (Stage(6, 8, 2, window=3, global_blocks=1), Stage(3, 8, 1)),
+        attention="nystrom",
+        attention_above=3,
+        landmarks=4,
+        image_size=12,
+        multi_scale=False,
     ),
 }
 # The issue's numbers, counted in the authors' code.

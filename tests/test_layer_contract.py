@@ -11,6 +11,18 @@ CONTRACTS = {
     "AttentionNoise": LayerContract(
         layers.AttentionNoise, {}, (2, 5, 7), (2, 5, 7), takes_draws=True
     ),
+    "AxisSelfAttention": LayerContract(
+        layers.AxisSelfAttention,
+        {
+            "heads": 3,
+            "height": 2,
+            "width": 5,
+            "relative_position": True,
+            "initialization": "normal",
+        },
+        (3, 10, 15),
+        (3, 10, 15),
+    ),
     "ClassToken": LayerContract(layers.ClassToken, {}, (2, 5, 7), (2, 6, 7)),
     "GridSelfAttention": LayerContract(
         layers.GridSelfAttention,
@@ -30,9 +42,25 @@ CONTRACTS = {
     ),
     "MultiHeadAttention": LayerContract(
         layers.MultiHeadAttention,
-        {"heads": 5, "window": 3, "initialization": "normal"},
+        {
+            "heads": 5,
+            "window": 3,
+            "initialization": "normal",
+            "dimensions": 2,
+        },
         (2, 9, 35),
         (2, 9, 35),
+    ),
+    "NystromSelfAttention": LayerContract(
+        layers.NystromSelfAttention,
+        {
+            "heads": 3,
+            "landmarks": 4,
+            "iterations": 5,
+            "initialization": "normal",
+        },
+        (2, 28, 15),
+        (2, 28, 15),
     ),
     "PatchEmbedding": LayerContract(
         layers.PatchEmbedding,
@@ -46,7 +74,7 @@ CONTRACTS = {
     # Under every policy the softmax that follows is float32.
     "RelativePosition": LayerContract(
         layers.RelativePosition,
-        {"window": 2, "heads": 3},
+        {"window": 2, "heads": 3, "dimensions": 2},
         (5, 3, 4, 4),
         (5, 3, 4, 4),
         output_dtype="float32",
@@ -71,6 +99,8 @@ CONTRACTS = {
             "relative_position": True,
             "attention_noise": True,
             "initialization": "fan_in_uniform",
+            "attention": "grid",
+            "landmarks": 8,
         },
         (2, 16, 15),
         (2, 16, 15),
@@ -105,6 +135,12 @@ VARIANTS = {
         {"heads": 3, "norm": "token_scaling", "initialization": "normal"},
         (2, 7, 15),
         (2, 7, 15),
+    ),
+    "TransformerBlock-axis": LayerContract(
+        layers.TransformerBlock,
+        {"heads": 3, "resolution": 3, "attention": "axis"},
+        (2, 9, 15),
+        (2, 9, 15),
     ),
     "Upsampling-bicubic": LayerContract(
         layers.Upsampling,

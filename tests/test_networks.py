@@ -38,6 +38,15 @@ CUSTOM_DISCRIMINATOR = DiscriminatorConfig(
     norm="token_scaling",
     image_size=20,
 )
+SINGLE_SCALE = DiscriminatorConfig(
+    (Stage(6, 10, 1, window=3), Stage(3, 10, 1)),
+    heads=2,
+    image_size=12,
+    attention="nystrom",
+    attention_above=3,
+    landmarks=9,
+    multi_scale=False,
+)
 CASES = {
     "generator": (Generator, tiny_generator()),
     "generator-noise": (Generator, tiny_generator(attention_noise=True)),
@@ -48,6 +57,7 @@ CASES = {
         tiny_discriminator(attention_noise=True),
     ),
     "discriminator-custom": (Discriminator, CUSTOM_DISCRIMINATOR),
+    "discriminator-single-scale": (Discriminator, SINGLE_SCALE),
 }
 each = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 

@@ -21,6 +21,7 @@ from transgan_tf.checked import convert
 from transgan_tf.checked import require
 from transgan_tf.checked import require_choice
 
+ATTENTIONS = ("grid", "standard", "nystrom", "axis")
 NORMS = ("layer_norm", "token_scaling")
 UPSAMPLES = ("bicubic", "pixel_shuffle")
 OUTPUT_ACTIVATIONS = ("linear", "tanh")
@@ -42,6 +43,8 @@ METRICS = ("fid", "is", "kid", "precision_recall", "density_coverage")
 # (the authors' issue #32 and their 256 px networks).
 LARGEST_GLOBAL_RESOLUTION = 32
 DEFAULT_WINDOW = 16
+# The authors' `cfg.py --num_landmarks`.
+DEFAULT_LANDMARKS = 64
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,16 @@ class NetworkConfig(Checked):
         mlp_ratio: hidden width of a block's MLP over the block's width.
         norm: `"layer_norm"` or `"token_scaling"` (the paper's modified
             normalization).
-        relative_position: whether attention has relative position encoding.
+        relative_position: whether attention has relative position encoding
+            (`"nystrom"` has none in any case: landmarks have no place).
         attention_noise: whether every attention has a learned noise strength.
+        attention: how all blocks of the stages above `attention_above` attend:
+            `"grid"`, as their windows and global blocks say; `"standard"`, over
+            the whole map; `"nystrom"`, by way of landmarks; `"axis"`, along
+            rows and then columns (the paper's Table 3, A to D). The other
+            stages attend as their windows say.
+        attention_above: the largest resolution that `attention` leaves alone.
+        landmarks: of `"nystrom"`; divides the tokens of its stages.
     """
 
     stages: tuple[Stage, ...]
@@ -114,9 +125,14 @@ class NetworkConfig(Checked):
     norm: str = "layer_norm"
     relative_position: bool = True
     attention_noise: bool = False
+    attention: str = "grid"
+    attention_above: int = LARGEST_GLOBAL_RESOLUTION
+    landmarks: int = DEFAULT_LANDMARKS
 
     def check(self):
-        self.require_at_least(1, "heads", "mlp_ratio")
+        self.require_at_least(1, "heads", "mlp_ratio", "landmarks")
+        self.require_at_least(0, "attention_above")
+        require_choice(self.field("attention"), self.attention, ATTENTIONS)
         require(
             self.channels in (1, 3),
             self.field("channels"),
@@ -137,6 +153,38 @@ class NetworkConfig(Checked):
                 f"must be divisible by {self.field('heads')} = {self.heads}",
                 stage.width,
             )
+            if stage.depth and self.attention_of(stage) == "nystrom":
+                tokens = stage.resolution**2
+                place = f"{self.field('stages')}[{index}]"
+                require(
+                    tokens % self.landmarks == 0,
+                    self.field("landmarks"),
+                    f"must divide the {tokens} tokens of {place}",
+                    self.landmarks,
+                )
+
+    def attention_of(self, stage: Stage) -> str:
+        """Returns how the blocks of a stage attend, one of `ATTENTIONS`."""
+        replaced = stage.resolution > self.attention_above
+        return self.attention if replaced else "grid"
+
+    def attention_scores(self, stage: Stage) -> tuple[int, ...]:
+        """Returns how many scores each block of a stage has for an image.
+
+        A pseudo-inverse counts as the 4 matrices of each of its 6 iterations.
+        """
+        tokens = stage.resolution**2
+        scores = {
+            "standard": tokens**2,
+            "axis": 2 * tokens * stage.resolution,
+            "nystrom": 2 * tokens * self.landmarks + 25 * self.landmarks**2,
+        }
+        kind = self.attention_of(stage)
+        if kind == "grid":
+            blocks = [tokens * window**2 for window in stage.block_windows()]
+        else:
+            blocks = [scores[kind]] * stage.depth
+        return tuple(self.heads * block for block in blocks)
 
     def stage_name(self, stage: Stage) -> str:
         """Returns what a stage is called, such as `generator.32`."""
@@ -209,9 +257,12 @@ class DiscriminatorConfig(NetworkConfig):
 
     Attributes:
         image_size: side of the square images in pixels.
+        multi_scale: whether later stages take patches of the image, too. If
+            not, they pool alone, and all stages have one width.
     """
 
     image_size: int = 32
+    multi_scale: bool = True
 
     prefix = "discriminator"
 
@@ -251,13 +302,19 @@ class DiscriminatorConfig(NetworkConfig):
             f"must be half the resolution before it, {before.resolution}",
             stage.resolution,
         )
-        require(
-            stage.width > before.width,
-            self.stage_field(index, "width"),
-            f"must exceed the width before it, {before.width}, by the "
-            "channels of the stage's own patches",
-            stage.width,
-        )
+        name = self.stage_field(index, "width")
+        if self.multi_scale:
+            rule = (
+                f"must exceed the width before it, {before.width}, by the "
+                "channels of the stage's own patches"
+            )
+            require(stage.width > before.width, name, rule, stage.width)
+        else:
+            rule = (
+                f"must be the width before it, {before.width}, without "
+                "discriminator.multi_scale"
+            )
+            require(stage.width == before.width, name, rule, stage.width)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ from transgan_tf.remat import call_layer
 class DiscriminatorStage(keras.layers.Layer):
     """Pooled tokens joined by the image's next patches, positions, blocks.
 
+    The first stage has patches alone, a later one without `multi_scale` pooled
+    tokens alone.
+
     Call arguments:
         images: `(B, H, W, C)`.
         x: tokens of the stage before, `(B, 4*N, D')`; None in the first.
@@ -35,12 +38,14 @@ class DiscriminatorStage(keras.layers.Layer):
         super().__init__(**kwargs)
         stage = config.stages[index]
         policy = self.dtype_policy
-        self.patches = PatchEmbedding(
-            config.patch_size(index),
-            config.embedding_width(index),
-            dtype=policy,
-            name="patches",
-        )
+        self.patches = None
+        if config.embedding_width(index):
+            self.patches = PatchEmbedding(
+                config.patch_size(index),
+                config.embedding_width(index),
+                dtype=policy,
+                name="patches",
+            )
         self.pooling = None
         if index:
             side = config.stages[index - 1].resolution
@@ -53,7 +58,8 @@ class DiscriminatorStage(keras.layers.Layer):
         self.stage_name = config.stage_name(stage)
 
     def build(self, input_shape):
-        self.patches.build(input_shape)
+        if self.patches is not None:
+            self.patches.build(input_shape)
         shape = (input_shape[0], *self.output_tokens)
         if self.pooling is not None:
             # Under a strategy `fit` would call the model to build the rest.
@@ -62,12 +68,14 @@ class DiscriminatorStage(keras.layers.Layer):
             layer.build(shape)
 
     def call(self, images, x=None, draws=None):
-        patches = self.patches(images)
+        parts = []
         if self.pooling is not None:
-            patches = ops.concatenate([self.pooling(x), patches], axis=-1)
-        return run_blocks(
-            self.blocks, self.position(patches), self.stage_name, draws
-        )
+            parts.append(self.pooling(x))
+        if self.patches is not None:
+            parts.append(self.patches(images))
+        x = ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+        x = self.position(x)
+        return run_blocks(self.blocks, x, self.stage_name, draws)
 
     def compute_output_shape(self, images_shape, x_shape=None):
         return (images_shape[0], *self.output_tokens)
@@ -78,9 +86,9 @@ class Discriminator(keras.Model):
     """Judges images at several scales.
 
     Patches of side P make the first stage's tokens. Before each later stage
-    the tokens are pooled 2 x 2 and joined, channel to channel, by the same
-    image's patches of twice the side. A CLS token then attends to the last
-    stage's tokens in one block without relative positions.
+    the tokens are pooled 2 x 2 and, with `multi_scale`, joined, channel to
+    channel, by the same image's patches of twice the side. A CLS token then
+    attends to the last stage's tokens in one block without relative positions.
 
     Args:
         config: `DiscriminatorConfig`, or a dict of its fields.

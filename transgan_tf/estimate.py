@@ -37,34 +37,51 @@ def discriminator_parameters(config: DiscriminatorConfig) -> int:
     """Counts the trainable numbers of `transgan_tf.Discriminator(config)`."""
     count = 0
     for index, stage in enumerate(config.stages):
-        pixels = config.patch_size(index) ** 2 * config.channels
-        count += _dense(pixels, config.embedding_width(index))
+        if config.embedding_width(index):
+            pixels = config.patch_size(index) ** 2 * config.channels
+            count += _dense(pixels, config.embedding_width(index))
         count += _stage_parameters(config, stage)
     width = config.stages[-1].width
     count += width  # The CLS token, whose block has no relative position.
-    count += _block_parameters(config, width, window=None)
+    count += _block_parameters(config, width)
     return count + _norm_parameters(config, width) + _dense(width, 1)
 
 
 def _stage_parameters(config, stage):
     """A position embedding and the blocks."""
-    windows = stage.block_windows() if config.relative_position else ()
-    windows = windows or (None,) * stage.depth
-    blocks = [
-        _block_parameters(config, stage.width, window) for window in windows
-    ]
-    return stage.resolution**2 * stage.width + sum(blocks)
+    count = stage.resolution**2 * stage.width
+    count += stage.depth * _block_parameters(config, stage.width)
+    if config.attention_of(stage) == "axis":
+        count += stage.depth * _attention_parameters(stage.width)
+    if config.relative_position:
+        count += config.heads * sum(_table_rows(config, stage))
+    return count
 
 
-def _block_parameters(config: NetworkConfig, width, window):
+def _table_rows(config: NetworkConfig, stage):
+    """Returns the rows of the relative position tables of each block."""
+    side, kind = stage.resolution, config.attention_of(stage)
+    if kind == "grid":
+        return [(2 * window - 1) ** 2 for window in stage.block_windows()]
+    rows = {
+        "standard": (2 * side - 1) ** 2,
+        "axis": 2 * (2 * side - 1),
+        "nystrom": 0,
+    }
+    return [rows[kind]] * stage.depth
+
+
+def _block_parameters(config: NetworkConfig, width):
+    """Counts a block with one attention and without relative positions."""
     hidden = config.mlp_ratio * width
-    count = 3 * width**2 + _dense(width, width)  # qkv has no bias
+    count = _attention_parameters(width)
     count += _dense(width, hidden) + _dense(hidden, width)
     count += 2 * _norm_parameters(config, width)
-    count += config.attention_noise
-    if window is not None:
-        count += (2 * window - 1) ** 2 * config.heads
-    return count
+    return count + config.attention_noise
+
+
+def _attention_parameters(width):
+    return 3 * width**2 + _dense(width, width)  # qkv has no bias
 
 
 def _norm_parameters(config, width):
@@ -117,17 +134,18 @@ def training_memory(config: Config, replicas: int = 1) -> MemoryEstimate:
 
     Activations: what one forward pass keeps for its gradient is, for each
     image, the tokens of a stage twice; in each block 8 + 2 * mlp_ratio numbers
-    for each number of its tokens, of 2 bytes in half precision; and the
-    attention weights, heads * window**2 float32 numbers a token, in half
-    precision a copy in that, too. Recomputed
-    blocks keep their tokens once, and what is in the largest block is there
-    one block at a time. The generator's update keeps a pass of both networks
-    for each image of a micro-batch, the discriminator's three passes of its
-    own network (of a recomputed block 2.5), two without a penalty. XLA lays
-    out 1.45 times that, 1.9 times if recomputed, and keeps the room of both
-    updates between steps, as resident memory shows. Without XLA it is 1.8
-    times, and a penalty's second derivative holds 12 tensors more as large as
-    the attention weights of one block, those of the discriminator's largest.
+    for each number of its tokens (5 more with axis attention), of 2 bytes in
+    half precision; and the attention weights
+    (`NetworkConfig.attention_scores`) in float32, in half precision a copy in
+    that, too. Recomputed blocks keep their tokens once, and what is in the
+    largest block is there one block at a time. The generator's update keeps a
+    pass of both networks for each image of a micro-batch, the discriminator's
+    three passes of its own network (of a recomputed block 2.5), two without a
+    penalty. XLA lays out 1.45 times that, 1.9 times if recomputed, and keeps
+    the room of both updates between steps, as resident memory shows. Without
+    XLA it is 1.8 times, and a penalty's second derivative holds 12 tensors more
+    as large as the attention weights of one block, those of the
+    discriminator's largest.
 
     The program: TensorFlow, and each block's share of graph and machine code,
     twice if recomputed.
@@ -203,11 +221,10 @@ def _update_activations(config, replicas):
 
 def _largest_scores(network):
     """Returns the bytes of one image's attention weights in one block."""
-    return max(
-        stage.resolution**2 * network.heads * window**2 * _FLOAT32
-        for stage in network.stages
-        for window in stage.block_windows() or (0,)
-    )
+    scores = [
+        s for row in network.stages for s in network.attention_scores(row)
+    ]
+    return _FLOAT32 * max(scores, default=0)
 
 
 def _kept_bytes(network, config):
@@ -231,10 +248,12 @@ def _kept_bytes(network, config):
         factor = _XLA_AGAIN if is_recomputed else _XLA
         factor = factor if config.training.jit else _NO_XLA
         tokens = factor * stage.resolution**2 * stage.width * number
-        scores = factor * stage.resolution**2 * network.heads * attention
         kept += 2 * tokens
-        for window in stage.block_windows():
-            block = (8 + 2 * network.mlp_ratio) * tokens + window**2 * scores
+        # The second of two attentions keeps its own.
+        wide = 5 if network.attention_of(stage) == "axis" else 0
+        for scores in network.attention_scores(stage):
+            block = (8 + wide + 2 * network.mlp_ratio) * tokens
+            block += factor * scores * attention
             if is_recomputed:
                 kept += tokens
                 again = max(again, block)

@@ -51,8 +51,7 @@ def images_at_once(config: GeneratorConfig) -> int:
     """Returns how many images to make at once, so that they fit into memory."""
     scores = 1
     for stage in config.stages:
-        window = max(stage.block_windows(), default=0)
-        scores = max(scores, stage.resolution**2 * config.heads * window**2)
+        scores = max((scores, *config.attention_scores(stage)))
     pixels = config.image_size**2
     fitting = min(PIXELS_AT_ONCE // pixels, SCORES_AT_ONCE // scores)
     return min(max(fitting, 1), IMAGES_AT_ONCE)

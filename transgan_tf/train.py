@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 from typing import Literal
@@ -40,6 +41,8 @@ class Arguments:
     """Where the run lives; runs/DATASET by default."""
     preset: str | None = None
     """Networks and recipe; by default the one named as the dataset."""
+    config_file: Path | None = None
+    """Configuration to take instead, such as another run's config.json."""
     steps: int | None = None
     """Generator updates of the whole run."""
     batch_size: int | None = None
@@ -66,7 +69,7 @@ class Arguments:
     """Train even if memory is estimated to run out."""
 
     def config(self) -> Config:
-        """Returns the preset's configuration with the flags' changes."""
+        """Returns the preset's or the file's, with the flags' changes."""
         flags = ("steps", "batch_size", "precision", "strategy", "seed")
         changes = [
             f"training.{name}={getattr(self, name)}"
@@ -77,8 +80,22 @@ class Arguments:
             changes.append("training.rematerialize=true")
         if self.keep_best:
             changes.append("evaluation.keep_best=true")
-        preset = get_preset(self.preset or self._preset_of_dataset())
-        return preset.config.override([*changes, *self.assignments])
+        return self._base().override([*changes, *self.assignments])
+
+    def _base(self):
+        if self.config_file is None:
+            name = self.preset or self._preset_of_dataset()
+            return get_preset(name).config
+        if self.preset is not None:
+            raise ConfigError("--preset and --config_file exclude each other")
+        try:
+            config = Config.from_json(self.config_file.read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"--config_file {self.config_file} cannot be read ({error}): "
+                "give the config.json of a run"
+            ) from None
+        return replace(config, dataset="")
 
     def _preset_of_dataset(self):
         if self.dataset in preset_names():

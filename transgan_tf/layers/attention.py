@@ -41,41 +41,25 @@ class AttentionNoise(keras.layers.Layer):
         return input_shape
 
 
-@keras.saving.register_keras_serializable(package="transgan_tf")
-class MultiHeadAttention(keras.layers.Layer):
-    """Self-attention with relative position encoding.
+class SelfAttention(keras.layers.Layer):
+    """Queries, keys and values of all heads, and the projection of what comes.
 
-    Scores are scaled by `head_dim**-0.5`. Relative positions are added and the
-    softmax is taken in float32 under every dtype policy.
+    Subclasses say by `attend` how heads attend.
 
     Args:
         heads: int. Number of heads, h; divides the width D.
-        window: int or None. Side w of the square map that the tokens lie on,
-            for relative position encoding; None for none.
         initialization: string. See `transgan_tf.layers.initializers.dense`.
-
-    Call arguments:
-        x: tokens `(B, N, D)`, N = w*w if `window` is given.
-
-    Returns:
-        Tokens `(B, N, D)`.
-
-    Reference:
-        TransGAN (https://arxiv.org/abs/2102.07074), section 3.3.
     """
 
-    def __init__(
-        self, heads, window=None, initialization="fan_in_uniform", **kwargs
-    ):
+    def __init__(self, heads, initialization="fan_in_uniform", **kwargs):
         super().__init__(**kwargs)
         # === Config ===
         self.heads = heads
-        self.window = window
         self.initialization = initialization
         check_initialization(initialization)
 
     def build(self, input_shape):
-        tokens, width = input_shape[1:]
+        width = input_shape[-1]
         if width % self.heads:
             raise ValueError(
                 f"heads must divide the width {width}, got {self.heads}"
@@ -89,11 +73,6 @@ class MultiHeadAttention(keras.layers.Layer):
         self.qkv.build(input_shape)
         self.projection = dense(width, name="projection", **shared)
         self.projection.build(input_shape)
-        if self.window is not None:
-            self.relative_position = RelativePosition(
-                self.window, self.heads, name="relative_position"
-            )
-            self.relative_position.build((None, self.heads, tokens, tokens))
 
     def call(self, x):
         tokens, width = x.shape[1:]
@@ -102,14 +81,21 @@ class MultiHeadAttention(keras.layers.Layer):
         qkv = ops.reshape(qkv, (-1, tokens, 3, self.heads, head_dim))
         qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, B, h, N, D/h)
         query, key, value = qkv[0] * head_dim**-0.5, qkv[1], qkv[2]
-        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
-        scores = ops.cast(scores, "float32")  # (B, h, N, N)
-        if self.window is not None:
-            scores = self.relative_position(scores)
-        weights = ops.cast(ops.softmax(scores, axis=-1), value.dtype)
-        x = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+        x = ops.transpose(self.attend(query, key, value), (0, 2, 1, 3))
         x = ops.reshape(x, (-1, tokens, width))  # (B, N, D)
         return self.projection(x)
+
+    def attend(self, query, key, value):
+        """Mixes the values of each head.
+
+        Args:
+            query: scaled queries `(B, h, N, D/h)`.
+            key, value: likewise.
+
+        Returns:
+            `(B, h, N, D/h)`.
+        """
+        raise NotImplementedError
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -117,12 +103,72 @@ class MultiHeadAttention(keras.layers.Layer):
     def get_config(self):
         config = super().get_config()
         config.update(
-            {
-                "heads": self.heads,
-                "window": self.window,
-                "initialization": self.initialization,
-            }
+            {"heads": self.heads, "initialization": self.initialization}
         )
+        return config
+
+
+@keras.saving.register_keras_serializable(package="transgan_tf")
+class MultiHeadAttention(SelfAttention):
+    """Self-attention with relative position encoding.
+
+    Scores are scaled by `head_dim**-0.5`. Relative positions are added and the
+    softmax is taken in float32 under every dtype policy.
+
+    Args:
+        heads: int. Number of heads, h; divides the width D.
+        window: int or None. Side w of the square map that the tokens lie on,
+            or the length of their line, for relative position encoding; None
+            for none.
+        initialization: string. See `transgan_tf.layers.initializers.dense`.
+        dimensions: int. 2 for tokens on a square map, 1 for those on a line.
+
+    Call arguments:
+        x: tokens `(B, N, D)`, N = w**dimensions if `window` is given.
+
+    Returns:
+        Tokens `(B, N, D)`.
+
+    Reference:
+        TransGAN (https://arxiv.org/abs/2102.07074), section 3.3.
+    """
+
+    def __init__(
+        self,
+        heads,
+        window=None,
+        initialization="fan_in_uniform",
+        dimensions=2,
+        **kwargs,
+    ):
+        super().__init__(heads, initialization, **kwargs)
+        # === Config ===
+        self.window = window
+        self.dimensions = dimensions
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        tokens = input_shape[1]
+        if self.window is not None:
+            self.relative_position = RelativePosition(
+                self.window,
+                self.heads,
+                self.dimensions,
+                name="relative_position",
+            )
+            self.relative_position.build((None, self.heads, tokens, tokens))
+
+    def attend(self, query, key, value):
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+        scores = ops.cast(scores, "float32")  # (B, h, N, N)
+        if self.window is not None:
+            scores = self.relative_position(scores)
+        weights = ops.cast(ops.softmax(scores, axis=-1), value.dtype)
+        return ops.matmul(weights, value)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update({"window": self.window, "dimensions": self.dimensions})
         return config
 
 

@@ -3,11 +3,15 @@
 import keras
 from keras import ops
 
+from transgan_tf.checked import require_choice
+from transgan_tf.configs import ATTENTIONS
 from transgan_tf.layers.attention import AttentionNoise
 from transgan_tf.layers.attention import GridSelfAttention
 from transgan_tf.layers.attention import MultiHeadAttention
+from transgan_tf.layers.axis import AxisSelfAttention
 from transgan_tf.layers.initializers import dense
 from transgan_tf.layers.norm import make_norm
+from transgan_tf.layers.nystrom import NystromSelfAttention
 from transgan_tf.remat import call_layer
 
 
@@ -22,13 +26,17 @@ class TransformerBlock(keras.layers.Layer):
         resolution: int or None. Side of the square map that the tokens lie on;
             None for plain attention over any tokens, as for the block of the
             CLS token.
-        window: int or None. Side of the attention windows; None for the whole
-            map.
+        window: int or None. Side of the windows of `"grid"` attention; None for
+            the whole map.
         mlp_ratio: int. Hidden width of the MLP over the tokens' width.
         norm: string. `"layer_norm"` or `"token_scaling"`.
-        relative_position: bool. Whether scores get relative positions.
+        relative_position: bool. Whether scores get relative positions; those of
+            `"nystrom"` have none.
         attention_noise: bool. Whether there is a learned noise strength.
         initialization: string. See `transgan_tf.layers.initializers.dense`.
+        attention: string. `"grid"`, `"standard"` (over the whole map),
+            `"nystrom"` or `"axis"`, if there is a `resolution`.
+        landmarks: int. Number of landmarks of `"nystrom"`.
 
     Call arguments:
         x: tokens `(B, N, D)`.
@@ -52,8 +60,11 @@ class TransformerBlock(keras.layers.Layer):
         relative_position=True,
         attention_noise=False,
         initialization="fan_in_uniform",
+        attention="grid",
+        landmarks=64,
         **kwargs,
     ):
+        require_choice("attention", attention, ATTENTIONS)
         super().__init__(**kwargs)
         # === Config ===
         self.heads = heads
@@ -64,6 +75,8 @@ class TransformerBlock(keras.layers.Layer):
         self.relative_position = relative_position
         self.attention_noise = attention_noise
         self.initialization = initialization
+        self.attention_kind = attention
+        self.landmarks = landmarks
         # === Layers ===
         policy = self.dtype_policy
         self.norm_1 = make_norm(norm, dtype=policy, name="norm_1")
@@ -79,13 +92,21 @@ class TransformerBlock(keras.layers.Layer):
             "dtype": self.dtype_policy,
             "name": "attention",
         }
-        if self.resolution is None:
+        kind, side = self.attention_kind, self.resolution
+        if side is None:
             return MultiHeadAttention(self.heads, **shared)
+        if kind == "nystrom":
+            return NystromSelfAttention(self.heads, self.landmarks, **shared)
+        if kind == "axis":
+            return AxisSelfAttention(
+                self.heads, side, side, self.relative_position, **shared
+            )
+        window = self.window if kind == "grid" else None
         return GridSelfAttention(
             self.heads,
-            self.resolution,
-            self.resolution,
-            self.window or self.resolution,
+            side,
+            side,
+            window or side,
             self.relative_position,
             **shared,
         )
@@ -135,6 +156,8 @@ class TransformerBlock(keras.layers.Layer):
                 "relative_position": self.relative_position,
                 "attention_noise": self.attention_noise,
                 "initialization": self.initialization,
+                "attention": self.attention_kind,
+                "landmarks": self.landmarks,
             }
         )
         return config
@@ -152,6 +175,8 @@ def make_blocks(config, stage, initialization, dtype) -> list:
             config.relative_position,
             config.attention_noise,
             initialization,
+            config.attention_of(stage),
+            config.landmarks,
             dtype=dtype,
             name=f"block_{number}",
         )

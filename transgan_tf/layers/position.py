@@ -7,14 +7,17 @@ from keras import ops
 from transgan_tf.layers.initializers import embedding_normal
 
 
-def relative_position_index(window: int):
-    """Returns the `(w*w, w*w)` int32 rows of a relative position table.
+def relative_position_index(window: int, dimensions: int = 2):
+    """Returns the `(N, N)` int32 rows of a relative position table.
 
-    Row `(dy + w-1) * (2w-1) + (dx + w-1)` with dy = query row - key row and dx
-    likewise for columns.
+    On a square of N = w*w tokens row `(dy + w-1) * (2w-1) + (dx + w-1)` with
+    dy = query row - key row and dx likewise for columns; on a line of N = w
+    tokens, of one dimension, row `dx + w-1`.
     """
     places = np.arange(window, dtype="int32")
     steps = places[:, None] - places[None, :] + window - 1  # (w, w)
+    if dimensions == 1:
+        return ops.convert_to_tensor(steps)
     # Added up by the program: as constants, one of 64 MiB for each use would
     # lie in a graph with a map of 64 x 64 tokens.
     dy = ops.convert_to_tensor(steps * (2 * window - 1))[:, None, :, None]
@@ -27,11 +30,13 @@ class RelativePosition(keras.layers.Layer):
     """A learned bias of attention scores for each head and displacement.
 
     Args:
-        window: int. Side of the square window, w.
+        window: int. Side of the square window, or length of the line, w.
         heads: int. Number of attention heads, h.
+        dimensions: int. 2 for a square of N = w*w tokens, 1 for a line of
+            N = w.
 
     Call arguments:
-        scores: scaled scores `(B, h, w*w, w*w)`, float32.
+        scores: scaled scores `(B, h, N, N)`, float32.
 
     Returns:
         The scores with the bias of each (query, key) pair added, float32.
@@ -42,16 +47,17 @@ class RelativePosition(keras.layers.Layer):
         (2H-1, 2W-1).
     """
 
-    def __init__(self, window, heads, **kwargs):
+    def __init__(self, window, heads, dimensions=2, **kwargs):
         # The softmax that follows is float32 under every policy.
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
         # === Config ===
         self.window = window
         self.heads = heads
+        self.dimensions = dimensions
 
     def build(self, input_shape):
-        tokens = self.window**2
+        tokens = self.window**self.dimensions
         if input_shape[-1] not in (None, tokens):
             raise ValueError(
                 f"a window of {self.window} has {tokens} tokens, got scores "
@@ -59,21 +65,27 @@ class RelativePosition(keras.layers.Layer):
             )
         self.table = self.add_weight(
             name="table",
-            shape=((2 * self.window - 1) ** 2, self.heads),
+            shape=((2 * self.window - 1) ** self.dimensions, self.heads),
             initializer=embedding_normal(),
         )
 
     def call(self, scores):
-        index = relative_position_index(self.window)
-        bias = ops.take(self.table, index, axis=0)  # (w*w, w*w, h)
-        return scores + ops.transpose(bias, (2, 0, 1))  # (B, h, w*w, w*w)
+        index = relative_position_index(self.window, self.dimensions)
+        bias = ops.take(self.table, index, axis=0)  # (N, N, h)
+        return scores + ops.transpose(bias, (2, 0, 1))  # (B, h, N, N)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
     def get_config(self):
         config = super().get_config()
-        config.update({"window": self.window, "heads": self.heads})
+        config.update(
+            {
+                "window": self.window,
+                "heads": self.heads,
+                "dimensions": self.dimensions,
+            }
+        )
         return config
 
 
