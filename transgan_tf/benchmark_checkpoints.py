@@ -53,8 +53,7 @@ def act(arguments: Arguments) -> int:
     print(f"{arguments.preset}: a state of {size:.2f} GiB")
     print(f"training waits {waited:.2f} s; writing beside it {written:.1f} s")
     shortest, worst = (
-        1000 * seconds / SHARE / every
-        for seconds in (waited, waited + written)
+        1000 * seconds / SHARE / every for seconds in (waited, waited + written)
     )
     print(
         f"below {SHARE:.0%} of the time between checkpoints, every {every} "
