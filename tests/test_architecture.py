@@ -28,7 +28,7 @@ FLOORS = (
         "remat",
         "version",
     ),
-    ("estimate",),
+    ("estimate", "flops"),
     ("ablation",),
     ("cli", "memory", "pictures", "sampling"),
     ("layers", "metrics.tfgan"),

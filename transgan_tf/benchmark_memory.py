@@ -67,6 +67,14 @@ def resident(name="VmRSS") -> int:
     raise UserError(f"/proc/self/status has no {name}: this needs Linux")
 
 
+def reset_peak() -> None:
+    """Lets the process's peak of memory begin again."""
+    # The C library keeps what compiling has freed, which would hide a step.
+    ctypes.CDLL(None).malloc_trim(0)
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
 def measure(config: Config) -> dict:
     """Makes two steps of noise in this process.
 
@@ -87,10 +95,7 @@ def measure(config: Config) -> dict:
     images = tf.tanh(tf.random.stateless_normal(shape, (1, 2)))
     step(images)
     first = resident("VmHWM")
-    # The C library keeps what compiling has freed, which would hide the step.
-    ctypes.CDLL(None).malloc_trim(0)
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # The peak begins again.
+    reset_peak()
     start = time.monotonic()
     step(images)["generator_loss"].numpy()
     seconds = time.monotonic() - start

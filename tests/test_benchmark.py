@@ -1,0 +1,77 @@
+"""The benchmark of a preset: what it measures, and what it prints."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from transgan_tf import benchmark
+from transgan_tf.flops import step_flops
+
+ARGUMENTS = ["--dataset=mnist", "--batch_size=2", "--rounds=1", "--no_jit"]
+
+
+def test_the_flags_change_the_configuration():
+    arguments = benchmark.Arguments(
+        batch_size=6,
+        attention="axis",
+        precision="bfloat16",
+        jit=False,
+        assignments=("training.n_critic=3",),
+    )
+    config = arguments.config()
+    training = config.training
+    found = (training.batch_size, training.precision, training.jit)
+    assert found == (6, "bfloat16", False)
+    assert training.n_critic == 3
+    assert config.generator.attention == config.discriminator.attention
+    assert config.generator.attention == "axis"
+
+
+def test_what_is_measured_adds_up(capsys):
+    assert benchmark.main([*ARGUMENTS, "--parts=sampling", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["generator_parameters"] == 332_167
+    (name, part) = report["parts"].popitem()
+    assert name == "sampling" and not report["parts"]
+    config = benchmark.Arguments(batch_size=2).config()
+    assert part["flops"] == step_flops(config).sampling
+    per_second = part["flops"] / part["seconds"]
+    share = per_second / report["matmul_flops"]
+    assert part["peak_share"] == pytest.approx(share)
+    assert 0 < share < 1.5
+    # The process's, with TensorFlow in it.
+    assert 2**28 < report["peak_memory"] < 2**34
+
+
+def test_the_table():
+    part = {"seconds": 0.5, "flops": 12e9, "peak_share": 0.24}
+    report = {
+        "dataset": "tiny",
+        "batch_size": 3,
+        "generator_batch_size": 6,
+        "n_critic": 4,
+        "attention": "grid",
+        "precision": "float32",
+        "jit": True,
+        "generator_parameters": 12_345,
+        "discriminator_parameters": 678,
+        "matmul_flops": 1e11,
+        "peak_memory": 2**31,
+        "parts": {"generator": part, "step": part},
+    }
+    text = benchmark.table(report)
+    assert "with XLA: 12,345 + 678 parameters" in text
+    assert "| generator update, 6 images | 0.5 | 12 | 0.24 | 12 |" in text
+    # The real images of four updates.
+    assert "other | 0.5 | 12 | 0.24 | 24 |" in text
+    assert "100 GFLOP/s" in text and "2.00 GiB" in text
+
+
+@pytest.mark.slow
+def test_the_command_measures_all_parts():
+    command = [sys.executable, "-m", "transgan_tf.benchmark", *ARGUMENTS]
+    printed = subprocess.check_output(command, text=True)
+    for title in ("forward, 2", "tor update, 2", "rator update, 2", "step: 1"):
+        assert title in printed
