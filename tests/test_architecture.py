@@ -48,6 +48,7 @@ FLOORS = (
         "benchmark_checkpoints",
         "benchmark_layout",
         "benchmark_memory",
+        "benchmark_peers",
         "benchmark_reading",
         "benchmark_replicas",
         "convert",
