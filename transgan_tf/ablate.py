@@ -143,7 +143,9 @@ def act(arguments: Arguments) -> int:
         str(run_dir) for run_dir, result in results.items() if not result
     ]
     if missing:
-        raise UserError(f"these runs have no scores: {', '.join(missing)}")
+        raise UserError(
+            f"these runs have no scores, as told above: {', '.join(missing)}"
+        )
     return cli.DONE
 
 
