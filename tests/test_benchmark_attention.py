@@ -56,7 +56,8 @@ def test_standard_attention_takes_the_memory_of_its_scores():
         )
         for kind in ("standard", "grid")
     }
-    # 81 MiB of scores at least, against 2 MiB.
-    assert found["standard"]["bytes"] > 81 * 2**20
-    assert found["grid"]["bytes"] < found["standard"]["bytes"] / 4
+    # Scores of 81 MiB against 2 MiB, of which several copies are there; the
+    # program is in both.
+    more = found["standard"]["bytes"] - found["grid"]["bytes"]
+    assert more > 2 * 79 * 2**20
     assert 0 < found["grid"]["seconds"] < found["standard"]["seconds"]

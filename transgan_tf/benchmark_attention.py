@@ -114,7 +114,8 @@ def measure(config: GeneratorConfig, jit: bool) -> dict:
     """Runs the attention of a configuration's one block in this process.
 
     Returns:
-        `bytes` above those of the process between runs, at the peak of one;
+        `bytes` at the peak of a run above those before it was compiled, the
+        compiled program's own (some 70 MiB under XLA) among them;
         `seconds` of a run, the median of three.
     """
     import tensorflow as tf
@@ -136,12 +137,14 @@ def measure(config: GeneratorConfig, jit: bool) -> dict:
         return tape.gradient(loss, [x, *weights])
 
     x = tf.random.stateless_normal(shape, (1, 2))
+    # XLA keeps its room between runs: what is there after one is no base.
+    base = resident()
     run(x)
-    # What compiling took must not count.
+    # The peak of compiling must not count.
     ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
-    base, times = resident(), []
+    times = []
     for _ in range(3):
         start = time.monotonic()
         run(x)[0].numpy()
