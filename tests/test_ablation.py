@@ -124,11 +124,11 @@ def test_each_run_trains_by_its_rows_file(tmp_path):
     ]
 
 
-def made_up(cell, step, fid):
+def made_up(cell, step, fid, dataset="mnist"):
     """Writes a run that has a score at one step."""
     run_dir = cell.training.run_dir
     run_dir.mkdir(exist_ok=True)
-    config = cell.config.override(["dataset=digits, 5 images"])
+    config = cell.config.override([f"dataset={dataset}, 5 images"])
     (run_dir / "config.json").write_text(config.to_json())
     metrics = {"fid": fid, "is": 2 * fid, "is_std": 0.5}
     record = {"step": step, "evaluation": {"metrics": metrics}}
@@ -143,10 +143,12 @@ def test_only_what_is_missing_is_trained(tmp_path, monkeypatch, capsys):
     )
     cells = done.cells(done.configs())
     made_up(cells[0], 4, 11.0)
+    # One that is not at its end, and one of another configuration.
     made_up(cells[1], 3, 12.0)
     other = cells[2].config.override(["training.batch_size=2"])
     made_up(cells[2], 4, 13.0)
     (cells[2].training.run_dir / "config.json").write_text(other.to_json())
+    made_up(cells[3], 4, 14.0, dataset="cats")
     trained = []
 
     def train_one(run):
