@@ -45,6 +45,7 @@ FLOORS = (
     (
         "ablate",
         "benchmark",
+        "benchmark_attention",
         "benchmark_checkpoints",
         "benchmark_layout",
         "benchmark_memory",

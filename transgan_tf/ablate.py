@@ -134,17 +134,14 @@ def act(arguments: Arguments) -> int:
         path = arguments.output_dir / f"{row}.json"
         path.write_text(config.to_json())
     status = train_all(cells)
-    results = {cell.training.run_dir: result_of(cell) for cell in cells}
-    found = [result for result in results.values() if result]
-    write(arguments.output_dir, configs, found)
-    if status:
-        return status
-    missing = [
-        str(run_dir) for run_dir, result in results.items() if not result
-    ]
-    if missing:
-        raise UserError(f"these runs have no scores: {', '.join(missing)}")
-    return cli.DONE
+    results = {str(c.training.run_dir): result_of(c) for c in cells}
+    write(arguments.output_dir, configs, list(filter(None, results.values())))
+    missing = [run_dir for run_dir, result in results.items() if not result]
+    if missing and not status:
+        raise UserError(
+            f"these runs have no scores, as told above: {', '.join(missing)}"
+        )
+    return status
 
 
 def train_all(cells: list[Cell]) -> int:
@@ -191,8 +188,8 @@ def train(run: Training) -> int:
 def result_of(cell: Cell) -> dict | None:
     """Returns a finished run's scores, or None if there is something to do.
 
-    That is also so if it is of another configuration: training says what
-    differs.
+    That is also so if it is of another configuration or dataset: training
+    says what differs.
     """
     from transgan_tf.checkpoints import load_config
     from transgan_tf.evaluating import evaluations
@@ -200,7 +197,9 @@ def result_of(cell: Cell) -> dict | None:
     run_dir, steps = cell.training.run_dir, cell.config.training.steps
     if not Path(run_dir, "config.json").is_file():
         return None
-    if replace(load_config(run_dir), dataset="") != cell.config:
+    config = load_config(run_dir)
+    same_data = config.dataset.startswith(f"{cell.training.name()}, ")
+    if not same_data or replace(config, dataset="") != cell.config:
         return None
     for record in evaluations(run_dir):
         if record["step"] == steps:
