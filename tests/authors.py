@@ -5,6 +5,7 @@ with; `assign` puts them into our networks, `write_pth` into a file as the
 authors' code writes it.
 """
 
+import collections
 import json
 import math
 import pathlib
@@ -12,6 +13,9 @@ import zlib
 
 import numpy as np
 
+from transgan_tf.authors import discriminator_entries
+from transgan_tf.authors import generator_entries
+from transgan_tf.authors import relative_position_index
 from transgan_tf.configs import DiscriminatorConfig
 from transgan_tf.configs import GeneratorConfig
 from transgan_tf.configs import Stage
@@ -119,3 +123,46 @@ def assign(network, entries, weights):
             value = entry.to_ours(weights[entry.name])
             variables[entry.path].assign(value)
     return matched
+
+
+def state_dicts(generator_config, discriminator_config):
+    """Returns golden state dicts, with buffers, by their names in a file.
+
+    The generator's weights before averaging are other ones.
+    """
+    average = _state_dict(generator_entries(generator_config))
+    generator = {
+        name: value + 1 if value.dtype == np.float32 else value
+        for name, value in average.items()
+    }
+    return {
+        "gen_state_dict": generator,
+        "avg_gen_state_dict": average,
+        "dis_state_dict": _state_dict(
+            discriminator_entries(discriminator_config)
+        ),
+    }
+
+
+def _state_dict(entries):
+    return {
+        entry.name: _draw(entry.name, entry.shape)
+        if entry.path is not None
+        else relative_position_index(entry.window)
+        for entry in entries
+    }
+
+
+def write_pth(path, states, prefix="module.", **more):
+    """Writes state dicts, and more beside them, as the authors' code does."""
+    import torch
+
+    content = {
+        key: collections.OrderedDict(
+            (f"{prefix}{name}", torch.from_numpy(np.array(value)))
+            for name, value in state.items()
+        )
+        for key, state in states.items()
+    }
+    torch.save(content | more, path)
+    return path

@@ -185,10 +185,9 @@ def _require(config, field, value):
 def _generator(config) -> Iterator[Entry]:
     stages, first = config.stages, config.stages[0]
     yield from _positions(config)
-    yield from _linear(
-        "l1", "from_latent", config.latent_dim, first.resolution**2 * first.width
-    )
-    for index, stage in enumerate(stages):
+    units = first.resolution**2 * first.width
+    yield from _linear("l1", "from_latent", config.latent_dim, units)
+    for index in range(len(stages)):
         if len(stages) == 6:
             prefix = f"blocks_{index + 1}.block"
         elif index == 0:

@@ -24,8 +24,8 @@ from transgan_tf.configs import Config
 ARRAYS = "state.npz"
 # Files that name a checkpoint.
 LATEST, BEST = "latest", "best"
-# An array of a checkpoint that was converted, and what such a one has beside it:
-# the discriminator, too, if the file that it was converted from had one.
+# An array that tells a checkpoint of networks alone, and what such a one has
+# beside it: a discriminator, too, if the file that was converted had one.
 NETWORKS_ALONE = "networks_alone"
 _GENERATORS, _DISCRIMINATOR = ("generator/", "ema_generator/"), "discriminator/"
 _STEP = r"step-\d+"

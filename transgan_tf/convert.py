@@ -1,4 +1,4 @@
-"""Reads and writes the authors' checkpoints: `python -m transgan_tf.convert`."""
+"""The authors' checkpoints, to and fro: `python -m transgan_tf.convert`."""
 
 import sys
 from dataclasses import dataclass
