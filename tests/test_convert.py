@@ -274,15 +274,13 @@ def test_training_goes_on_from_a_converted_run(tiny_file, tmp_path):
     source = load_config(run_dir).converted_from
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (24, 8, 8, 3), "uint8")
-    small = ("batch_size=2", "n_critic=1", "jit=false", "strategy=none")
-    changes = [f"training.{change}" for change in small]
-    for steps in (1, 2):
-        config = TINY_CONFIG.override([*changes, f"training.steps={steps}"])
-        assert train(config, images, run_dir, "noise") == 0
+    recipe = ("steps=1", "batch_size=2", "n_critic=1", "jit=false")
+    config = TINY_CONFIG.override([f"training.{change}" for change in recipe])
+    assert train(config, images, run_dir, "noise") == 0
     trained = load_config(run_dir)
     assert trained.converted_from == source
     assert trained.dataset.startswith("noise, 24 images")
-    assert (run_dir / "checkpoints" / "latest").read_text().strip()[-1] == "2"
+    assert (run_dir / "checkpoints" / "latest").read_text().strip()[-1] == "1"
     with pytest.raises(RunError, match="training.n_critic: 1 -> 3"):
         other = config.override(["training.n_critic=3"])
         train(other, images, run_dir, "noise")

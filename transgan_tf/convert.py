@@ -18,12 +18,12 @@ from transgan_tf.presets import get_preset
 class Arguments:
     """Make a run of a checkpoint of the authors' PyTorch code, or the reverse.
 
-    Their CIFAR-10 checkpoint, to be sampled, scored, exported or trained:
+    The file F of their CIFAR-10 networks to the folder R of a run, which is
+    sampled, scored, exported and trained as any other:
 
-    python -m transgan_tf.convert --checkpoint=F.pth --dataset=cifar10
-    --run_dir=runs/cifar10
+    python -m transgan_tf.convert --checkpoint=F --dataset=cifar10 --run_dir=R
 
-    A run's networks as a file that their networks load:
+    A run's networks to a file that their networks load:
 
     python -m transgan_tf.convert --run_dir=R --to_pytorch=F.pth
     """
