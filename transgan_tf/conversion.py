@@ -67,19 +67,7 @@ def from_pytorch(file, config: Config, run_dir) -> list[str]:
     entries = _entries(config)
     states = _states(file, pth.read(file))
     arrays = _arrays(file, entries, states)
-    notes = []
-    for part, other, name in (
-        (GENERATOR, AVERAGE, "generator"),
-        (AVERAGE, GENERATOR, "moving average"),
-    ):
-        if part not in states:
-            arrays |= _renamed(arrays, _PARTS[other], _PARTS[part])
-            notes.append(f"it has no {part}: {other} is the {name}, too")
-    if DISCRIMINATOR not in states:
-        notes.append(
-            f"it has no {DISCRIMINATOR}: the run can be sampled, scored and "
-            "exported, but not trained"
-        )
+    notes = _complete(arrays, states)
     source = f"{Path(file).name}, SHA-256 {_sha256(file)}"
     _write_run(run_dir, replace(config, converted_from=source), arrays)
     return notes
@@ -192,7 +180,7 @@ def _arrays(file, entries, states) -> dict[str, np.ndarray]:
 
 def _compare(entries: Iterable[Entry], state) -> dict[str, list[str]]:
     """Returns the names of the tensors that do not fit, by what is wrong."""
-    names = {entry.name for entry in entries}
+    known = {*AUGMENTATION_BUFFERS, *(entry.name for entry in entries)}
     missing, misshapen, odd = [], [], []
     for entry in entries:
         value = state.get(entry.name)
@@ -200,24 +188,41 @@ def _compare(entries: Iterable[Entry], state) -> dict[str, list[str]]:
             # An older release may be without the buffer, which says nothing.
             if entry.path is not None:
                 missing.append(entry.name)
-        elif np.shape(value) != entry.shape:
-            shapes = f"{np.shape(value)} instead of {entry.shape}"
+        elif (shape := getattr(value, "shape", None)) != entry.shape:
+            shapes = f"{shape} instead of {entry.shape}"
             misshapen.append(f"{entry.name} {shapes}")
         elif not _is_expected(entry, value):
             odd.append(entry.name)
-    known = (*names, *AUGMENTATION_BUFFERS)
     return {
         "lacks": missing,
         "has unexpected": [name for name in state if name not in known],
         "has misshapen": misshapen,
-        "has other values in": odd,
+        "has other values or another type in": odd,
     }
 
 
 def _is_expected(entry, value):
     if entry.window is not None:
         return np.array_equal(value, relative_position_index(entry.window))
-    return np.asarray(value).dtype == np.float32
+    return value.dtype == np.float32
+
+
+def _complete(arrays, states) -> list[str]:
+    """Lets one generator stand for both; returns what is to be told."""
+    notes = []
+    for part, other, name in (
+        (GENERATOR, AVERAGE, "generator"),
+        (AVERAGE, GENERATOR, "moving average"),
+    ):
+        if part not in states:
+            arrays |= _renamed(arrays, _PARTS[other], _PARTS[part])
+            notes.append(f"it has no {part}: {other} is the {name}, too")
+    if DISCRIMINATOR not in states:
+        notes.append(
+            f"it has no {DISCRIMINATOR}: the run can be sampled, scored and "
+            "exported, but not trained"
+        )
+    return notes
 
 
 def _renamed(arrays, old, new):

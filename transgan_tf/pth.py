@@ -121,7 +121,8 @@ def _refusal(path, error):
             "tensors and plain data are read, and nothing was run"
         )
     reason = re.sub(r"\s+", " ", str(error)).partition(". ")[0]
+    reason = reason[:200] or type(error).__name__
     return PthError(
-        f"{path} is damaged, or no file of PyTorch's "
-        f"({type(error).__name__}: {reason[:200]}): download it again"
+        f"{path} is damaged, or no file of PyTorch's ({reason}): download it "
+        "again"
     )
