@@ -69,8 +69,8 @@ TORCH = ["torch==2.13.0"]
 DASK = [*PIPELINE, "dask==2026.8.0", "distributed==2026.8.0"]
 
 # What `make test` and `make lint` need, and no more: the tests write videos,
-# prepare datasets, serve, read YAML, and take photographs that scikit-image
-# ships.
+# prepare datasets, serve, convert checkpoints, read YAML, and take photographs
+# that scikit-image ships.
 DEV = [
     "pytest==9.2.0",
     "pytest-xdist==3.8.0",
@@ -78,6 +78,7 @@ DEV = [
     "scikit-image==0.26.0",
     "PyYAML==6.0.3",
     *VIDEO,
+    *TORCH,
     *DASK,
     *SERVING,
 ]
@@ -96,6 +97,6 @@ setup(
         "video": VIDEO,
         "torch": TORCH,
         "dev": DEV,
-        "all": sorted({*TORCH, *DEV}),
+        "all": DEV,
     },
 )

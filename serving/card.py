@@ -48,6 +48,7 @@ def make_card(
         "name": name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "run": str(run_dir),
+        "converted_from": config.converted_from,
         "checkpoint": checkpoint,
         "step": step,
         "images_seen": step * config.training.images_per_step,

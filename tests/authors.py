@@ -1,9 +1,11 @@
-"""The authors' parameter names, and golden weights drawn from them.
+"""Golden weights of the authors' networks, and our networks with them.
 
 `golden_weights` redraws the weights that the golden numbers were computed
-with; `assign` puts a PyTorch-style state dict into our networks.
+with; `assign` puts them into our networks, `write_pth` into a file as the
+authors' code writes it.
 """
 
+import collections
 import json
 import math
 import pathlib
@@ -11,6 +13,9 @@ import zlib
 
 import numpy as np
 
+from transgan_tf.authors import discriminator_entries
+from transgan_tf.authors import generator_entries
+from transgan_tf.authors import relative_position_index
 from transgan_tf.configs import DiscriminatorConfig
 from transgan_tf.configs import GeneratorConfig
 from transgan_tf.configs import Stage
@@ -96,84 +101,68 @@ def _discriminator_config(name, settings, norms):
     )
 
 
-def generator_names(config, church):
-    """Yields (authors' name, our weight's path) for a generator."""
-    yield from _pairs("l1", "from_latent")
-    for index, stage in enumerate(config.stages):
-        yield f"pos_embed_{index + 1}", f"stage_{index}/position/embedding"
-        if church:
-            prefix = f"blocks_{index + 1}.block"
-        elif index == 0:
-            prefix = "blocks.block"
-        else:
-            prefix = f"upsample_blocks.{index - 1}.block"
-        for number in range(stage.depth):
-            ours = f"stage_{index}/block_{number}"
-            yield from _block_names(f"{prefix}.{number}", ours)
-    yield from _pairs("deconv.0", "to_image")
+def assign(network, entries, weights):
+    """Puts the authors' weights into ours; each is used exactly once.
 
+    Args:
+        network: built `Generator` or `Discriminator`.
+        entries: what `transgan_tf.authors` says of it.
+        weights: float32 by the authors' names, without buffers.
 
-def discriminator_names(config, church):
-    """Yields (authors' name, our weight's path) for a discriminator."""
-    yield "cls_token", "class_token/token"
-    for index, stage in enumerate(config.stages):
-        name = f"stage_{index}"
-        yield f"pos_embed_{index + 1}", f"{name}/position/embedding"
-        yield from _pairs(f"fRGB_{index + 1}", f"{name}/patches")
-        for number in range(stage.depth):
-            prefix = f"blocks_{index + 1}.{number}"
-            if church and index == 0 and number == stage.depth - 1:
-                prefix = "blocks_11.0"
-            yield from _block_names(prefix, f"{name}/block_{number}")
-    yield from _block_names("last_block.0", "class_block")
-    yield "norm.norm.weight", "norm/gamma"
-    yield "norm.norm.bias", "norm/beta"
-    yield from _pairs("head", "head")
-
-
-def _pairs(theirs, ours):
-    yield f"{theirs}.weight", f"{ours}/kernel"
-    yield f"{theirs}.bias", f"{ours}/bias"
-
-
-def _block_names(theirs, ours):
-    for number in (1, 2):
-        norm = f"{theirs}.norm{number}.norm"
-        yield f"{norm}.weight", f"{ours}/norm_{number}/gamma"
-        yield f"{norm}.bias", f"{ours}/norm_{number}/beta"
-        yield from _pairs(f"{theirs}.mlp.fc{number}", f"{ours}/mlp_{number}")
-    yield f"{theirs}.attn.noise_strength_1", f"{ours}/noise/strength"
-    for attention in (f"{ours}/attention", f"{ours}/attention/attention"):
-        table = f"{attention}/relative_position/table"
-        yield f"{theirs}.attn.relative_position_bias_table", table
-        yield f"{theirs}.attn.qkv.weight", f"{attention}/qkv/kernel"
-        yield from _pairs(f"{theirs}.attn.proj", f"{attention}/projection")
-
-
-def to_ours(value):
-    """Transposes a PyTorch weight: (out, in, ...) to (..., in, out)."""
-    if value.ndim == 4:
-        return value.transpose(2, 3, 1, 0)
-    return value.T if value.ndim == 2 else value
-
-
-def assign(network, names, weights):
-    """Puts the authors' weights into ours; each is used exactly once."""
+    Returns:
+        Our paths by the authors' names.
+    """
     variables = {
         v.path.partition("/")[2]: v for v in network.trainable_variables
     }
-    matched = {}
-    for theirs, ours in names:
-        if theirs not in weights or ours not in variables:
-            continue
-        value = weights[theirs]
-        if theirs == "deconv.0.weight":
-            value = value[:, :, 0, 0]
-        is_table = "position_bias_table" in theirs or theirs.startswith("pos")
-        value = value if is_table else to_ours(value)
-        variables.pop(ours).assign(value)
-        matched[theirs] = ours
-    missing = set(weights) - set(matched)
-    if missing or variables:
-        raise AssertionError(f"left over: {missing} and {set(variables)}")
+    matched = {e.name: e.path for e in entries if e.path is not None}
+    assert matched.keys() == weights.keys()
+    assert sorted(matched.values()) == sorted(variables)
+    for entry in entries:
+        if entry.path is not None:
+            value = entry.to_ours(weights[entry.name])
+            variables[entry.path].assign(value)
     return matched
+
+
+def state_dicts(generator_config, discriminator_config):
+    """Returns golden state dicts, with buffers, by their names in a file.
+
+    The generator's weights before averaging are other ones.
+    """
+    average = _state_dict(generator_entries(generator_config))
+    generator = {
+        name: value + 1 if value.dtype == np.float32 else value
+        for name, value in average.items()
+    }
+    return {
+        "gen_state_dict": generator,
+        "avg_gen_state_dict": average,
+        "dis_state_dict": _state_dict(
+            discriminator_entries(discriminator_config)
+        ),
+    }
+
+
+def _state_dict(entries):
+    return {
+        entry.name: _draw(entry.name, entry.shape)
+        if entry.path is not None
+        else relative_position_index(entry.window)
+        for entry in entries
+    }
+
+
+def write_pth(path, states, prefix="module.", **more):
+    """Writes state dicts, and more beside them, as the authors' code does."""
+    import torch
+
+    content = {
+        key: collections.OrderedDict(
+            (f"{prefix}{name}", torch.from_numpy(np.array(value)))
+            for name, value in state.items()
+        )
+        for key, state in states.items()
+    }
+    torch.save(content | more, path)
+    return path

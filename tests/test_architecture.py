@@ -16,6 +16,7 @@ ROOMS = ("transgan_tf", "pipeline", "serving")
 # them has a place of its own. A new module needs a place here.
 FLOORS = (
     (
+        "authors",
         "caching",
         "checked",
         "configs",
@@ -23,6 +24,7 @@ FLOORS = (
         "loss_scale",
         "manifest",
         "presets",
+        "pth",
         "randomness",
         "records",
         "remat",
@@ -38,7 +40,7 @@ FLOORS = (
     ("gan",),
     ("stores",),
     ("checkpoints", "data", "metrics", "runs", "stream", "timing"),
-    ("callbacks", "evaluation", "workers"),
+    ("callbacks", "conversion", "evaluation", "workers"),
     ("evaluating",),
     ("fitting",),
     ("training",),
@@ -91,6 +93,7 @@ FORBIDDEN = {
 LIGHT = {
     "transgan_tf": "dir(transgan_tf)",
     "transgan_tf.configs": "",
+    "transgan_tf.conversion": "",
     "transgan_tf.images": "transgan_tf.images.embedded_digits()",
     "transgan_tf.manifest": "",
     "transgan_tf.pictures": "",

@@ -311,7 +311,9 @@ def test_mistakes_in_drawing_get_one_sentence(tmp_path, run, capsys):
         assert sentence in error and len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("module", ["train", "sample", "evaluate", "curves"])
+@pytest.mark.parametrize(
+    "module", ["train", "sample", "evaluate", "curves", "convert"]
+)
 def test_help_shows_commands_that_run(module, tmp_path):
     done = run_process(module, "--help", cwd=tmp_path)
     assert done.returncode == 0

@@ -56,6 +56,7 @@ def test_json_is_the_plain_fields():
         "training",
         "evaluation",
         "dataset",
+        "converted_from",
     ]
     assert values["generator"]["stages"][2] == {
         "resolution": 12,

@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 
 from tests import authors
+from transgan_tf.authors import discriminator_entries
+from transgan_tf.authors import generator_entries
 from transgan_tf.discriminator import Discriminator
 from transgan_tf.generator import Generator
 from transgan_tf.losses import drift
@@ -22,7 +24,6 @@ LOSS_TOLERANCE = 1e-3
 def golden(name):
     """Returns a case, both networks with golden weights, and their names."""
     case = authors.load_case(name)
-    church = name == "church256"
     generator_config, discriminator_config = authors.network_configs(name, case)
     generator = Generator(generator_config)
     generator.build((None, generator_config.latent_dim))
@@ -31,12 +32,12 @@ def golden(name):
     discriminator.build((None, size, size, 3))
     authors.assign(
         generator,
-        authors.generator_names(generator_config, church),
+        generator_entries(generator_config),
         authors.golden_weights(case["generator_parameters"]),
     )
     matched = authors.assign(
         discriminator,
-        authors.discriminator_names(discriminator_config, church),
+        discriminator_entries(discriminator_config),
         authors.golden_weights(case["discriminator_parameters"]),
     )
     return case, generator, discriminator, matched

@@ -3,7 +3,8 @@
 A checkpoint is one `.npz` of every array that training continues from, in a
 folder `step-000001000`. It is written beside its name and renamed, so that a
 name stands for a whole checkpoint; the file `latest` names the newest, and
-`best` the one of the lowest FID, if the run keeps it.
+`best` the one of the lowest FID, if the run keeps it. A checkpoint that was
+converted has networks alone: training goes on from them with fresh optimizers.
 """
 
 import errno
@@ -23,6 +24,10 @@ from transgan_tf.configs import Config
 ARRAYS = "state.npz"
 # Files that name a checkpoint.
 LATEST, BEST = "latest", "best"
+# An array that tells a checkpoint of networks alone, and what such a one has
+# beside it: a discriminator, too, if the file that was converted had one.
+NETWORKS_ALONE = "networks_alone"
+_GENERATORS, _DISCRIMINATOR = ("generator/", "ema_generator/"), "discriminator/"
 _STEP = r"step-\d+"
 # Counters that checkpoints of the first version do not have.
 _LATER = ("skipped_updates", "bad_row")
@@ -106,7 +111,7 @@ class CheckpointFolder:
         Raises:
             RunError: it cannot be written; those before it are as they were.
         """
-        name = f"step-{step:09d}"
+        name = step_name(step)
         target, temporary = self.folder / name, self.folder / f".{name}.tmp"
         try:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -225,13 +230,38 @@ def network_state(part: str, network) -> dict:
 def load_arrays(checkpoint: Path, variables: dict) -> None:
     """Assigns a checkpoint's arrays to variables of the same names.
 
+    Variables that a checkpoint of networks alone does not have stay as they
+    are.
+
     Raises:
         DamagedError: the file is.
         RunError: an array is missing or misshapen.
     """
     shapes = {name: tuple(v.shape) for name, v in variables.items()}
+    arrays = read_arrays(checkpoint, shapes)
+    if any(n.startswith(_DISCRIMINATOR) for n in shapes.keys() - arrays.keys()):
+        raise RunError(
+            f"{checkpoint} was converted from a file without a discriminator: "
+            "it can be sampled, scored and exported, but not trained"
+        )
+    for name, array in arrays.items():
+        variables[name].assign(array)
+
+
+def read_arrays(checkpoint: Path, shapes: dict) -> dict:
+    """Returns a checkpoint's arrays by name.
+
+    Args:
+        checkpoint: its folder.
+        shapes: of the arrays to read, by name. Of networks alone only those of
+            the networks that it has are read.
+
+    Raises:
+        DamagedError: the file is.
+        RunError: an array is missing or misshapen.
+    """
     try:
-        arrays = _read_arrays(checkpoint / ARRAYS, shapes)
+        return _read_arrays(checkpoint / ARRAYS, shapes)
     except _OtherNetworks as error:
         raise RunError(f"{checkpoint} is of other networks: {error}") from None
     except OSError as error:
@@ -249,8 +279,6 @@ def load_arrays(checkpoint: Path, variables: dict) -> None:
     except Exception as error:
         # Half a dozen kinds, of the archive and of the arrays in it.
         raise _damaged(checkpoint, error) from None
-    for name, variable in variables.items():
-        variable.assign(arrays[name])
 
 
 class _OtherNetworks(Exception):
@@ -276,6 +304,11 @@ def _read_arrays(path, shapes):
         archive = np.load(file)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is no archive")
+        if NETWORKS_ALONE in archive.files:
+            parts = _GENERATORS
+            if any(name.startswith(_DISCRIMINATOR) for name in archive.files):
+                parts = (*parts, _DISCRIMINATOR)
+            shapes = {n: s for n, s in shapes.items() if n.startswith(parts)}
         arrays = dict.fromkeys(_LATER, np.int64(0))
         arrays |= {n: archive[n] for n in shapes if n in archive.files}
         other = [
@@ -345,6 +378,11 @@ def load_config(run_dir) -> Config:
         return Config.from_json(path.read_text())
     except (ConfigError, UnicodeDecodeError) as error:
         raise RunError(f"{path} cannot be used: {error}") from None
+
+
+def step_name(step: int) -> str:
+    """Returns the name of a step's checkpoint."""
+    return f"step-{step:09d}"
 
 
 def _named(path):

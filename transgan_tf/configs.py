@@ -523,7 +523,10 @@ class Config(Checked):
     Attributes:
         preset: name of the preset that it started from.
         generator, discriminator, training, evaluation: the parts.
-        dataset: what tells the images from others, filled in by training.
+        dataset: what tells the images from others, filled in by training; the
+            name alone in a run that was converted.
+        converted_from: name and SHA-256 of the file that a run was converted
+            from, see `transgan_tf.conversion`; otherwise empty.
     """
 
     preset: str
@@ -532,6 +535,7 @@ class Config(Checked):
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     dataset: str = ""
+    converted_from: str = ""
 
     def check(self):
         for name in ("image_size", "channels"):

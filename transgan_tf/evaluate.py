@@ -184,7 +184,9 @@ def _store(arguments, config):
     images = load_dataset(arguments.dataset or name, arguments.data_dir, config)
     store = as_store(images)
     check_size(store, config)
-    if arguments.dataset is None and store.fingerprint != fingerprint:
+    # A run that was converted knows the name alone.
+    other = fingerprint and store.fingerprint != fingerprint
+    if arguments.dataset is None and other:
         raise UserError(
             f"the images of {name} are not those that the run was trained on "
             f"({store.fingerprint} instead of {fingerprint}): give "

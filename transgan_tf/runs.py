@@ -4,12 +4,14 @@ import fcntl
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from transgan_tf.checked import differences
 from transgan_tf.checkpoints import CheckpointFolder
 from transgan_tf.checkpoints import RunError
 from transgan_tf.checkpoints import load_config
+from transgan_tf.checkpoints import step_name
 from transgan_tf.configs import Config
 
 _LOG = logging.getLogger("transgan_tf")
@@ -31,6 +33,9 @@ CHANGEABLE = (
     "evaluation.",
 )
 
+# The same for a run that was converted, until training has saved a step.
+_CHANGEABLE_AT_FIRST = ("preset", "dataset", "training.", "evaluation.")
+
 
 def open_run(run_dir, config: Config) -> None:
     """Makes a run's folder, or checks that it is of the same configuration.
@@ -44,9 +49,10 @@ def open_run(run_dir, config: Config) -> None:
     run_dir = Path(run_dir)
     path = run_dir / "config.json"
     if path.is_file():
+        newest = CheckpointFolder(run_dir / "checkpoints").latest()
         # Before the first checkpoint there is nothing that a change could harm.
-        if CheckpointFolder(run_dir / "checkpoints").latest() is not None:
-            _check_same(run_dir, load_config(run_dir), config)
+        if newest is not None:
+            config = _continued(run_dir, newest, config)
     elif run_dir.is_dir() and not _is_begun(run_dir):
         raise RunError(
             f"{run_dir} holds something that is not a run: choose another "
@@ -71,14 +77,24 @@ def _is_begun(run_dir):
     return names <= {_LOG_FILE, _UNFINISHED}
 
 
-def _check_same(run_dir, old, new):
+def _continued(run_dir, newest, config):
+    """Returns the configuration of a run that goes on, with where it is from.
+
+    Raises:
+        RunError: the run was started with another configuration.
+    """
+    old = load_config(run_dir)
+    config = replace(config, converted_from=old.converted_from)
+    untrained = old.converted_from and newest.name == step_name(0)
     changeable = CHANGEABLE
-    if old.training.decay_start < 1:
+    if untrained:
+        changeable = _CHANGEABLE_AT_FIRST
+    elif old.training.decay_start < 1:
         # The rates of the steps that were made depend on it.
         changeable = tuple(f for f in CHANGEABLE if f != "training.steps")
     changed = [
         line
-        for line in differences(old, new)
+        for line in differences(old, config)
         if not line.startswith(changeable)
     ]
     if changed:
@@ -86,6 +102,7 @@ def _check_same(run_dir, old, new):
             f"{run_dir} was started with another configuration "
             f"({'; '.join(changed)}): give the old values, or another --run_dir"
         )
+    return config
 
 
 def start_log(run_dir) -> None:
