@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from transgan_tf import cli
+from transgan_tf.benchmark_memory import reset_peak
 from transgan_tf.benchmark_memory import resident
 from transgan_tf.checked import UserError
 from transgan_tf.configs import PRECISIONS
@@ -85,10 +86,11 @@ def compare(pair: dict, arguments: Arguments) -> dict:
             name: stack.enter_context(Turn(*what))
             for name, what in pair.items()
         }
-        seen = {}
-        for part in arguments.parts:
+        for part in (*arguments.parts, "reset"):
             for turn in turns.values():
                 turn.take(part)
+        seen = {}
+        for part in arguments.parts:
             seconds = {name: [] for name in turns}
             for _ in range(arguments.rounds):
                 for name, turn in turns.items():
@@ -107,7 +109,7 @@ def table(name: str, batch_size: int, seen: dict) -> str:
         "discriminator": f"discriminator update, {batch_size} images, s",
         "generator": f"generator update, {FACTOR * batch_size} images, s",
         "step": f"step: {N_CRITIC} of the one and one of the other, s",
-        "memory": "peak memory of the process, GiB",
+        "memory": "peak memory of the process after compiling, GiB",
     }
     lines = [f"| | ours | {name} | {name} / ours |", "|---|---|---|---|"]
     for part, values in seen.items():
@@ -145,7 +147,10 @@ class Turn:
         self.process.communicate()
 
     def take(self, part: str) -> float:
-        """Runs a part; returns its seconds, or bytes if it is `"memory"`.
+        """Runs a part and returns its seconds.
+
+        Of `"memory"` the bytes that the process took at its peak since
+        `"reset"`.
 
         Raises:
             UserError: the process ended.
@@ -171,11 +176,12 @@ def serve() -> None:
     for line in sys.stdin:
         part = line.strip()
         start = time.perf_counter()
-        if part == "memory":
-            value = resident("VmHWM")
-        else:
+        if part == "reset":
+            reset_peak()
+        elif part != "memory":
             parts[part]()
-            value = time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        value = resident("VmHWM") if part == "memory" else seconds
         print(value, file=answers, flush=True)
 
 
