@@ -137,15 +137,31 @@ def test_without_control_groups(tmp_path):
 # === What runs out all the same ===
 
 
-def test_an_allocators_error_is_one_sentence(capsys):
-    def act():
-        message = "OOM when allocating tensor\nwith shape[9]"
-        raise tf.errors.ResourceExhaustedError(None, None, message)
+@tf.function(autograph=False)
+def allocate(numbers):
+    """Takes memory from within a graph."""
+    return tf.reduce_sum(tf.random.stateless_uniform([numbers], (1, 2)))
 
-    assert cli.answer(act) == cli.FAILED
-    told = capsys.readouterr().err
-    assert told.startswith("error: memory or disk ran out (OOM when allocating")
-    assert "--rematerialize" in told and told.count("\n") == 1
+
+# More than there are addresses.
+TOO_MANY = 2**46
+
+
+def test_an_allocators_error_is_one_sentence(capsys):
+    def within_a_graph():
+        allocate(tf.constant(TOO_MANY))
+
+    def alone():
+        raise tf.errors.ResourceExhaustedError(None, None, "no room\nat all")
+
+    for act, why in (
+        (within_a_graph, f"OOM when allocating tensor with shape[{TOO_MANY}]"),
+        (alone, "no room)"),
+    ):
+        assert cli.answer(act) == cli.FAILED
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: memory or disk ran out ({why}")
+        assert "--rematerialize" in told and told.count("\n") == 1
 
 
 # === Command lines ===

@@ -25,6 +25,7 @@ from transgan_tf.checkpoints import load_config
 from transgan_tf.checkpoints import load_generator
 from transgan_tf.checkpoints import state
 from transgan_tf.data import DataError
+from transgan_tf.gan import TransGAN
 from transgan_tf.gan import make_gan
 from transgan_tf.runs import close_log
 from transgan_tf.runs import open_run
@@ -396,6 +397,25 @@ def test_an_image_that_cannot_be_read_stops_the_run(run, tmp_path):
         error.value
     )
     # What was read before is not lost.
+    folder = CheckpointFolder(tmp_path / "run" / "checkpoints")
+    assert folder.latest().name == "step-000000003"
+
+
+@pytest.mark.slow
+def test_an_error_of_the_model_is_not_taken_for_an_images(
+    tmp_path, monkeypatch
+):
+    update = TransGAN._update_average
+
+    def broken(self, batch_size):
+        message = "the average is broken"
+        tf.debugging.assert_less(self.step.value, np.int64(4), message)
+        update(self, batch_size)
+
+    monkeypatch.setattr(TransGAN, "_update_average", broken)
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        train(run_config(steps=5), tmp_path / "run")
+    assert "the average is broken" in error.value.message
     folder = CheckpointFolder(tmp_path / "run" / "checkpoints")
     assert folder.latest().name == "step-000000003"
 
