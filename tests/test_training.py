@@ -311,12 +311,30 @@ def test_mirrored_runs_train_as_on_one_device(run, tmp_path):
 def test_a_run_goes_on_with_another_number_of_devices(run, tmp_path):
     folder = back_at_step_3(run, tmp_path / "run")
     check_mirrored(folder, run, "plain", "5", "1")
+    check_near(folder, run)
+
+
+def check_near(folder, run):
+    """Compares what two runs have ended with, to float tolerance."""
     expected, actual = arrays_of(run), arrays_of(folder)
     assert expected.keys() == actual.keys()
     for name in expected:
         np.testing.assert_allclose(
             actual[name], expected[name], rtol=1e-3, atol=1e-4, err_msg=name
         )
+    lines = read_metrics(folder)
+    for line, other in zip(lines, read_metrics(run), strict=True):
+        near = pytest.approx(untimed(other), rel=1e-3, abs=1e-3)
+        assert untimed(line) == near
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_micro_batches(run, tmp_path):
+    folder = back_at_step_3(run, tmp_path / "run")
+    parts = {"accumulation": 2, "generator_accumulation": 4}
+    assert train(run_config(steps=5, **parts), folder) == 0
+    assert load_config(folder).training.accumulation == 2
+    check_near(folder, run)
 
 
 @pytest.mark.slow
