@@ -276,6 +276,20 @@ BROKEN = [
         "got 'cutuot'; did you mean 'cutout'?",
     ),
     (
+        lambda: TrainingConfig(rematerialize_stages="generator.8"),
+        "training.rematerialize_stages",
+        "empty without training.rematerialize",
+        "got 'generator.8'",
+    ),
+    (
+        lambda: tiny_config(
+            rematerialize=True, rematerialize_stages="generator.12,generator.7"
+        ),
+        "training.rematerialize_stages",
+        "one of generator.3, generator.6, generator.12, discriminator.6",
+        "got 'generator.7'; did you mean 'generator.6'?",
+    ),
+    (
         lambda: TrainingConfig(epsilon=0.0),
         "training.epsilon",
         "positive",

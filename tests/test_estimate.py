@@ -169,6 +169,10 @@ def test_activations_by_hand():
     # Without XLA the larger update's memory serves for both.
     graph = tiny_memory("generator_batch_factor=20", "jit=false")
     assert graph.activations == pytest.approx(1.8 * 160 * 2 * TINY_KEPT)
+    # Where the discriminator's is the larger, the penalty's scores count.
+    graph = tiny_memory("jit=false")
+    expected = 8 * (1.8 * 3 * TINY_KEPT + 12 * 1024 * 4)
+    assert graph.activations == pytest.approx(expected, rel=1e-4)
 
 
 def test_recomputed_activations_by_hand():
@@ -179,6 +183,16 @@ def test_recomputed_activations_by_hand():
     generator = 2 * kept + again
     expected = 1.9 * 8 * (discriminator + generator)
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_stages_that_are_recomputed_alone_by_hand():
+    found = tiny_memory(
+        "rematerialize=true", "rematerialize_stages=discriminator.4"
+    ).activations
+    kept, again = 16 * 4 * 3 * 4, TINY_KEPT - 16 * 4 * 2 * 4
+    judged = 1.9 * (3 * kept + 2.5 * again)
+    drawn = 1.45 * TINY_KEPT + 1.9 * (kept + again)
+    assert found == pytest.approx(8 * (judged + drawn), rel=1e-4)
 
 
 def test_the_program_grows_with_the_blocks():
@@ -244,6 +258,10 @@ RESIDENT = {
     ("cifar10", 16, False, "plain"): 8.7,
     ("cifar10", 16, False, "rematerialized"): 5.2,
     ("cifar10", 16, False, "accumulated"): 5.0,
+    # Whose discriminator attends over 64 x 64 tokens at once.
+    ("celeba_128", 1, False, "plain"): 12.0,
+    ("celeba_128", 1, False, "rematerialized"): 9.1,
+    ("celeba_128", 1, False, "both"): 8.7,
 }
 
 

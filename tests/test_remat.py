@@ -18,8 +18,11 @@ from tests.test_gan import real_images
 from tests.test_gan import same
 from tests.test_gan import state
 from tests.tiny import smallest_config
+from tests.tiny import tiny_config
 from transgan_tf import remat
+from transgan_tf.discriminator import Discriminator
 from transgan_tf.gan import make_gan
+from transgan_tf.generator import Generator
 from transgan_tf.layers import TransformerBlock
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,6 +129,38 @@ def test_without_the_scope_it_is_a_plain_call():
     assert remat.call_layer(abs, -3) == 3
 
 
+def test_the_stages_that_are_named_are_recomputed(monkeypatch):
+    config = tiny_config(rematerialize=True)
+    chosen = ["generator.12", "discriminator.6", "discriminator.3"]
+    names = ",".join(chosen)
+    some = config.override([f"training.rematerialize_stages={names}"])
+    assert recomputed_blocks(config, monkeypatch) == 3 + 3 + 1
+    # One in 12 x 12, two in 6 x 6, one in 3 x 3 and the CLS token's.
+    assert recomputed_blocks(some, monkeypatch) == 1 + 2 + 1 + 1
+    off = config.override(["training.rematerialize=false"])
+    assert recomputed_blocks(off, monkeypatch) == 0
+
+
+def recomputed_blocks(config, monkeypatch):
+    """Returns how many blocks one pass of both networks recomputes."""
+    calls = []
+
+    def noted(function, inputs, weights):
+        calls.append(inputs)
+        return function(inputs, weights)
+
+    monkeypatch.setattr(remat, "_recomputed", noted)
+    for network, x in (
+        (Generator(config.generator), tf.zeros((1, 5))),
+        (Discriminator(config.discriminator), tf.zeros((1, 12, 12, 3))),
+    ):
+        network.build(x.shape)
+        weights = [tf.convert_to_tensor(v) for v in network.trainable_variables]
+        with remat.recomputing(config.rematerialized_stages()):
+            network.stateless_call(weights, [], x)
+    return len(calls)
+
+
 # === Whole steps ===
 
 RECIPE = {"n_critic": 1, "drift_weight": 1.0}
@@ -157,14 +192,13 @@ def plain_step():
         SHORT,
         {"jit": True},
         SHORT | {"jit": True},
+        {"rematerialize_stages": "discriminator.3"},
     ],
-    ids=["parts", "xla", "parts xla"],
+    ids=["parts", "xla", "parts xla", "one stage"],
 )
 def test_recomputed_steps(training, plain_step):
-    (weights, logs), (other, other_logs) = (
-        plain_step,
-        step(rematerialize=True, **training),
-    )
+    weights, logs = plain_step
+    other, other_logs = step(rematerialize=True, **training)
     same(weights, other, 2e-5)
     for name, value in logs.items():
         assert other_logs[name] == pytest.approx(value, rel=1e-3, abs=1e-4)

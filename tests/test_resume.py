@@ -21,11 +21,14 @@ from PIL import Image
 from tests import prepared
 from tests.killed_run import resumable_config
 from tests.killed_run import train
+from tests.test_features import Network
+from tests.test_features import save
 from transgan_tf.callbacks import Checkpointing
 from transgan_tf.checkpoints import CheckpointFolder
 from transgan_tf.checkpoints import RunError
 from transgan_tf.checkpoints import snapshot
 from transgan_tf.gan import make_gan
+from transgan_tf.loss_scale import INITIAL
 
 pytestmark = pytest.mark.usefixtures("freed_graphs")
 
@@ -104,14 +107,19 @@ def test_a_run_killed_twice_ends_as_an_undisturbed_one(whole, tmp_path):
     check_same(tmp_path / "run", whole)
 
 
-def test_a_killed_run_on_tfrecords_ends_as_an_undisturbed_one(tmp_path):
-    source = tmp_path / "photos"
+def prepare_photos(folder):
+    """Writes TFRecords of 11 images; returns their folder."""
+    source = folder / "photos"
     source.mkdir()
     rng = np.random.default_rng(3)
     for index in range(11):
         pixels = rng.integers(0, 256, (13, 12, 3), "uint8")
         Image.fromarray(pixels).save(source / f"{index}.png")
-    data = prepared.prepare(tmp_path / "data", source=source, image_size=12)
+    return prepared.prepare(folder / "data", source=source, image_size=12)
+
+
+def test_a_killed_run_on_tfrecords_ends_as_an_undisturbed_one(tmp_path):
+    data = prepare_photos(tmp_path)
     assert train(tmp_path / "whole", str(data), 7) == 0
     # Before the folder of the second checkpoint has its name.
     status, output = run(tmp_path / "run", 7, 5, dataset=data)
@@ -124,13 +132,36 @@ def test_a_killed_run_on_tfrecords_ends_as_an_undisturbed_one(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_killed_run_with_everything_ends_as_an_undisturbed_one(tmp_path):
+    features = save(tmp_path / "features", Network())
+    data = prepare_photos(tmp_path)
+    for name, points in (("whole", []), ("run", [4, 8])):
+        for point in [*points, None]:
+            words = [7] if point is None else [7, point]
+            status, output = run(
+                tmp_path / name, *words, f"--features={features}", dataset=data
+            )
+            assert status == (-signal.SIGKILL if point else 0), output
+    check_same(tmp_path / "run", tmp_path / "whole")
+    arrays = read_arrays(tmp_path / "run")[1]
+    scale = float(arrays["loss_scales/generator/scale"])
+    assert scale < INITIAL, "no update was too large for the scale"
+    lines = read_metrics(tmp_path / "run")
+    assert sum("evaluation" in line for line in lines) >= 2
+
+
+@pytest.mark.slow
 def test_thirty_random_kills_lose_nothing(tmp_path):
+    """Half of them of a run on the embedded digits, half on TFRecords."""
+    datasets = {"mnist": "mnist", "records": str(prepare_photos(tmp_path))}
     steps, moments = 400, random.Random(5)
-    assert train(tmp_path / "whole", "mnist", steps) == 0
-    folder = tmp_path / "run"
+    for name, dataset in datasets.items():
+        assert train(tmp_path / f"whole-{name}", dataset, steps) == 0
     torn = 0
     for number in range(30):
-        process = start(folder, steps)
+        name = ("mnist", "records")[number % 2]
+        folder = tmp_path / name
+        process = start(folder, steps, dataset=datasets[name])
         if number % 3:
             wait_for_a_checkpoint(folder / "checkpoints", process)
             time.sleep(moments.uniform(0, 0.2))
@@ -143,9 +174,10 @@ def test_thirty_random_kills_lose_nothing(tmp_path):
         torn += any((folder / "checkpoints").glob(".*.tmp"))
     # Some were killed inside the writing of a checkpoint.
     assert torn
-    status, output = run(folder, steps)
-    assert status == 0, output
-    check_same(folder, tmp_path / "whole")
+    for name, dataset in datasets.items():
+        status, output = run(tmp_path / name, steps, dataset=dataset)
+        assert status == 0, output
+        check_same(tmp_path / name, tmp_path / f"whole-{name}")
 
 
 def wait_for_a_checkpoint(folder, process):

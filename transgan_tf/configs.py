@@ -138,6 +138,10 @@ class NetworkConfig(Checked):
                 stage.width,
             )
 
+    def stage_name(self, stage: Stage) -> str:
+        """Returns what a stage is called, such as `generator.32`."""
+        return f"{self.prefix}.{stage.resolution}"
+
     def stage_field(self, index: int, name: str) -> str:
         return f"{self.field('stages')}[{index}].{name}"
 
@@ -290,6 +294,10 @@ class TrainingConfig(Checked):
             losses, see `transgan_tf.loss_scale`.
         rematerialize: whether the activations of each block are made again for
             its gradient instead of kept: less memory for more time.
+        rematerialize_stages: comma-separated names of the stages whose blocks
+            that is done for, a network and a resolution such as
+            `"generator.64,discriminator.32"`; empty for all. The CLS token's
+            block belongs to the discriminator's last.
         jit: whether the gradient functions are compiled by XLA.
         strategy: one of `STRATEGIES`; see `transgan_tf.training.make_strategy`.
         checkpoint_every_steps, keep_checkpoints: how often, and how many.
@@ -322,6 +330,7 @@ class TrainingConfig(Checked):
     seed: int = 0
     precision: str = "float32"
     rematerialize: bool = False
+    rematerialize_stages: str = ""
     jit: bool = True
     strategy: str = "auto"
     checkpoint_every_steps: int = 1000
@@ -348,6 +357,10 @@ class TrainingConfig(Checked):
         require_choice(self.field("strategy"), self.strategy, STRATEGIES)
         for name in filter(None, self.augmentation.split(",")):
             require_choice(self.field("augmentation"), name, AUGMENTATIONS)
+        allowed = self.rematerialize or not self.rematerialize_stages
+        rule = "must be empty without training.rematerialize"
+        stages = self.rematerialize_stages
+        require(allowed, self.field("rematerialize_stages"), rule, stages)
 
     def _check_counts(self):
         self.require_at_least(0, "steps", "seed")
@@ -470,6 +483,20 @@ class Config(Checked):
             rule = f"must be the generator's {name}, {generated}"
             same = generated == judged
             require(same, f"discriminator.{name}", rule, judged)
+        for name in filter(None, self.training.rematerialize_stages.split(",")):
+            field = "training.rematerialize_stages"
+            require_choice(field, name, self._stage_names())
+
+    def _stage_names(self):
+        networks = (self.generator, self.discriminator)
+        return [n.stage_name(stage) for n in networks for stage in n.stages]
+
+    def rematerialized_stages(self) -> tuple[str, ...]:
+        """Returns the names of the stages whose blocks are recomputed."""
+        if not self.training.rematerialize:
+            return ()
+        chosen = self.training.rematerialize_stages
+        return tuple(chosen.split(",") if chosen else self._stage_names())
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)

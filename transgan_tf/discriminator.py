@@ -50,6 +50,7 @@ class DiscriminatorStage(keras.layers.Layer):
         self.position = PositionEmbedding(dtype=policy, name="position")
         self.blocks = make_blocks(config, stage, "normal", policy)
         self.output_tokens = (stage.resolution**2, stage.width)
+        self.stage_name = config.stage_name(stage)
 
     def build(self, input_shape):
         self.patches.build(input_shape)
@@ -64,7 +65,9 @@ class DiscriminatorStage(keras.layers.Layer):
         patches = self.patches(images)
         if self.pooling is not None:
             patches = ops.concatenate([self.pooling(x), patches], axis=-1)
-        return run_blocks(self.blocks, self.position(patches), draws)
+        return run_blocks(
+            self.blocks, self.position(patches), self.stage_name, draws
+        )
 
     def compute_output_shape(self, images_shape, x_shape=None):
         return (images_shape[0], *self.output_tokens)
@@ -145,7 +148,8 @@ class Discriminator(keras.Model):
             x = stage(images, x=x, draws=draws and draws.fold_in(number))
         last = draws and draws.fold_in(len(self.stages))
         x = self.class_token(x)  # (B, 1+N, D)
-        x = call_layer(self.class_block, x, draws=last)
+        name = self.config.stage_name(self.config.stages[-1])
+        x = call_layer(self.class_block, x, stage=name, draws=last)
         return self.head(self.norm(x)[:, 0])  # (B, 1)
 
     def compute_output_shape(self, input_shape):

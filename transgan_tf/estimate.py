@@ -20,6 +20,7 @@ SAVERS = (
 # Measured, see `training_memory`.
 _XLA, _XLA_AGAIN, _NO_XLA = 1.45, 1.9, 1.8
 _PASSES, _PASSES_AGAIN = 3, 2.5
+_SCORES_NO_XLA = 12
 _PROGRAM, _BLOCK = 900_000_000, 65_000_000
 _PROGRAM_NO_XLA, _BLOCK_NO_XLA = 800_000_000, 15_000_000
 
@@ -124,7 +125,9 @@ def training_memory(config: Config, replicas: int = 1) -> MemoryEstimate:
     for each image of a micro-batch, the discriminator's three passes of its
     own network (of a recomputed block 2.5), two without a penalty. XLA lays
     out 1.45 times that, 1.9 times if recomputed, and keeps the room of both
-    updates between steps, as resident memory shows.
+    updates between steps, as resident memory shows. Without XLA it is 1.8
+    times, and a penalty's second derivative holds 12 tensors more as large as
+    the attention weights of one block, those of the discriminator's largest.
 
     The program: TensorFlow, and each block's share of graph and machine code,
     twice if recomputed.
@@ -165,18 +168,21 @@ def _program(config):
 
 
 def _traced_blocks(config):
-    """Counts the transformer blocks in the graph of an update."""
-    networks = (config.generator, config.discriminator)
-    # And the CLS token's.
-    blocks = 1 + sum(s.depth for network in networks for s in network.stages)
-    return 2 * blocks if config.training.rematerialize else blocks
+    """Counts the blocks in both updates' graphs, recomputed ones twice."""
+    recomputed = config.rematerialized_stages()
+    count = 0
+    for network in (config.generator, config.discriminator):
+        for stage in network.stages:
+            times = 2 if network.stage_name(stage) in recomputed else 1
+            count += times * stage.depth
+    return count + times  # The CLS token's, of the discriminator's last stage.
 
 
 def _update_activations(config, replicas):
     """Returns the bytes of activations of each kind of update."""
     training = config.training
     drawn, judged = (
-        _kept_bytes(network, training)
+        _kept_bytes(network, config)
         for network in (config.generator, config.discriminator)
     )
     images = training.batch_size / replicas / training.accumulation
@@ -185,34 +191,51 @@ def _update_activations(config, replicas):
     kept, again = judged
     penalized = training.loss != "hinge" and training.penalty_weight > 0
     passes, passes_again = (_PASSES, _PASSES_AGAIN) if penalized else (2, 1)
-    factor = _XLA_AGAIN if training.rematerialize else _XLA
-    factor = factor if training.jit else _NO_XLA
     discriminator = passes * kept + passes_again * again
+    if penalized and not training.jit:
+        discriminator += _SCORES_NO_XLA * _largest_scores(config.discriminator)
     generator = drawn[0] + kept + max(drawn[1], again)
     return {
-        "discriminator": int(factor * images * discriminator),
-        "generator": int(factor * made * generator),
+        "discriminator": int(images * discriminator),
+        "generator": int(made * generator),
     }
 
 
-def _kept_bytes(config, training):
+def _largest_scores(network):
+    """Returns the bytes of one image's attention weights in one block."""
+    return max(
+        stage.resolution**2 * network.heads * window**2 * _FLOAT32
+        for stage in network.stages
+        for window in stage.block_windows() or (0,)
+    )
+
+
+def _kept_bytes(network, config):
     """Returns the bytes of one image's forward pass that its gradient needs.
+
+    Args:
+        network: one of the configuration's networks.
+        config: `Config`.
 
     Returns:
         What is kept all along, and what is made again for one block at a time,
-        which is 0 without `training.rematerialize`.
+        which is 0 if none is recomputed; both as they are laid out.
     """
-    number = _FLOAT32 if training.precision == "float32" else _HALF
+    recomputed = config.rematerialized_stages()
+    number = _FLOAT32 if config.training.precision == "float32" else _HALF
     # The softmax is float32; what is multiplied by it is not.
     attention = _FLOAT32 if number == _FLOAT32 else _FLOAT32 + _HALF
     kept, again = 0, 0
-    for stage in config.stages:
-        tokens = stage.resolution**2 * stage.width * number
+    for stage in network.stages:
+        is_recomputed = network.stage_name(stage) in recomputed
+        factor = _XLA_AGAIN if is_recomputed else _XLA
+        factor = factor if config.training.jit else _NO_XLA
+        tokens = factor * stage.resolution**2 * stage.width * number
+        scores = factor * stage.resolution**2 * network.heads * attention
         kept += 2 * tokens
         for window in stage.block_windows():
-            block = (8 + 2 * config.mlp_ratio) * tokens
-            block += stage.resolution**2 * config.heads * window**2 * attention
-            if training.rematerialize:
+            block = (8 + 2 * network.mlp_ratio) * tokens + window**2 * scores
+            if is_recomputed:
                 kept += tokens
                 again = max(again, block)
             else:

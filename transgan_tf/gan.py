@@ -1,7 +1,6 @@
 """TransGAN: the adversarial training step as a Keras model."""
 
 import enum
-from contextlib import nullcontext
 
 import keras
 import tensorflow as tf
@@ -131,7 +130,7 @@ class TransGAN(keras.Model):
         ema_beta=None,
         seed=0,
         jit=True,
-        rematerialize=False,
+        rematerialized=(),
         **kwargs,
     ):
         """Sets the recipe; call it in the strategy's scope, before `fit`.
@@ -142,6 +141,8 @@ class TransGAN(keras.Model):
             loss: name, or `transgan_tf.losses.AdversarialLoss`.
             augment: `DiffAugment`, or None for no augmentation.
             jit: whether XLA compiles the functions that compute gradients.
+            rematerialized: names of the stages whose blocks are recomputed, see
+                `transgan_tf.configs.NetworkConfig.stage_name`.
             **kwargs: passed to `keras.Model.compile`.
 
         The others are the fields of `transgan_tf.configs.TrainingConfig`.
@@ -171,7 +172,7 @@ class TransGAN(keras.Model):
 
         def compiled(body):
             def function(*args):
-                with recomputing() if rematerialize else nullcontext():
+                with recomputing(rematerialized):
                     return body(*args)
 
             return tf.function(function, jit_compile=jit, autograph=False)
@@ -473,6 +474,6 @@ def make_gan(config: Config) -> TransGAN:
         ema_beta=training.ema_beta,
         seed=training.seed,
         jit=training.jit,
-        rematerialize=training.rematerialize,
+        rematerialized=config.rematerialized_stages(),
     )
     return gan

@@ -40,6 +40,7 @@ class GeneratorStage(keras.layers.Layer):
         self.position = PositionEmbedding(dtype=policy, name="position")
         self.blocks = make_blocks(config, stage, "fan_in_uniform", policy)
         self.output_tokens = (stage.resolution**2, stage.width)
+        self.stage_name = config.stage_name(stage)
 
     def build(self, input_shape):
         if self.upsampling is not None:
@@ -51,7 +52,7 @@ class GeneratorStage(keras.layers.Layer):
     def call(self, x, draws=None):
         if self.upsampling is not None:
             x = self.upsampling(x)  # (B, N, D) of this stage
-        return run_blocks(self.blocks, self.position(x), draws)
+        return run_blocks(self.blocks, self.position(x), self.stage_name, draws)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], *self.output_tokens)

@@ -12,6 +12,7 @@ Reference:
 
 import contextlib
 import threading
+from collections.abc import Collection
 
 import keras
 import tensorflow as tf
@@ -21,11 +22,11 @@ class _State(threading.local):
     """How this thread's layers are called.
 
     Attributes:
-        recomputing: whether within `recomputing`.
+        recomputed: tells of a stage's name whether its blocks are.
         inputs_alone: whether within `inputs_alone`.
     """
 
-    recomputing = False
+    recomputed = staticmethod(lambda stage: False)
     inputs_alone = False
 
 
@@ -33,21 +34,27 @@ _state = _State()
 
 
 @contextlib.contextmanager
-def _within(name):
+def _within(name, value):
     old = getattr(_state, name)
-    setattr(_state, name, True)
+    setattr(_state, name, value)
     try:
         yield
     finally:
         setattr(_state, name, old)
 
 
-def recomputing():
+def recomputing(stages: Collection[str] | None = None):
     """Lets the layers called within it be recomputed.
 
     Gradients, too, must be taken within it.
+
+    Args:
+        stages: names of the stages whose layers are, see `call_layer`; None for
+            all.
     """
-    return _within("recomputing")
+    if stages is None:
+        return _within("recomputed", lambda stage: True)
+    return _within("recomputed", frozenset(stages).__contains__)
 
 
 def inputs_alone():
@@ -56,19 +63,20 @@ def inputs_alone():
     A tape does not tell a layer which gradients it needs. The penalty's inner
     derivative is of images; that of the weights would be computed in vain.
     """
-    return _within("inputs_alone")
+    return _within("inputs_alone", True)
 
 
-def call_layer(layer: keras.layers.Layer, x, **kwargs):
+def call_layer(layer: keras.layers.Layer, x, stage: str = "", **kwargs):
     """Returns `layer(x, **kwargs)`, recomputed within `recomputing`.
 
     Args:
         layer: built, without weights that calls change, and under
             `stateless_call`.
         x: tensor.
+        stage: name of the stage that it belongs to.
         **kwargs: passed on; nothing in them gets a gradient.
     """
-    if not _state.recomputing:
+    if not _state.recomputed(stage):
         return layer(x, **kwargs)
 
     def function(inputs, weights):

@@ -159,8 +159,16 @@ def make_blocks(config, stage, initialization, dtype) -> list:
     ]
 
 
-def run_blocks(blocks, x, draws):
-    """Applies blocks in order, each with attention noise of its own."""
+def run_blocks(blocks, x, stage, draws):
+    """Applies blocks in order, each with attention noise of its own.
+
+    Args:
+        blocks: of one stage.
+        x: tokens `(B, N, D)`.
+        stage: the stage's name, see `NetworkConfig.stage_name`.
+        draws: `transgan_tf.randomness.Draws` of the batch, or None.
+    """
     for number, block in enumerate(blocks):
-        x = call_layer(block, x, draws=draws and draws.fold_in(number))
+        own = draws and draws.fold_in(number)
+        x = call_layer(block, x, stage=stage, draws=own)
     return x
