@@ -49,17 +49,19 @@ def test_how_long_checkpoints_take(tmp_path):
         rf"mnist: a state of {NUMBER} GiB\n"
         rf"training waits {NUMBER} s; writing beside it {NUMBER} s\n"
         r"below 2% of the time between checkpoints, every (\d+) steps, "
-        r"if a step takes (\d+) ms or more\n",
+        r"if a step takes (\d+) ms or more; if writing held the steps up "
+        r"altogether, (\d+) ms or more\n",
         told,
     )
-    size, waited, written, every, shortest = map(float, found.groups())
+    size, waited, written, every, *steps = map(float, found.groups())
     assert size == pytest.approx(4 * numbers / 2**30, abs=0.005)
     assert 0 <= waited < 60 and 0 <= written < 60
     assert every == config.training.checkpoint_every_steps
-    # Of a number that was rounded to 10 ms.
-    expected = 1000 * waited / 0.02 / every
-    rounding = 1000 * 0.005 / 0.02 / every + 0.5
-    assert shortest == pytest.approx(expected, abs=rounding)
+    # Milliseconds, of seconds that were rounded to 0.01 and to 0.1.
+    waits = (waited, 0.005), (waited + written, 0.055)
+    for milliseconds, (seconds, rounding) in zip(steps, waits, strict=True):
+        expected, error = (1000 * s / 0.02 / every for s in (seconds, rounding))
+        assert milliseconds == pytest.approx(expected, abs=error + 0.5)
     assert not list(tmp_path.iterdir())
 
 
