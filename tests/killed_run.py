@@ -24,7 +24,6 @@ EVERYTHING = {
     "accumulation": 2,
     "generator_accumulation": 2,
     "precision": "float16",
-    "rematerialize": True,
     "jit": True,
     # Of 8 images a step.
     "ema_images": 24,

@@ -1,6 +1,7 @@
 """Updates that are not finite, and what a run tells of its time."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tests.killed_run import resumable_config
+from tests.pair import MINIMAL
 from tests.tiny import smallest_config
 from transgan_tf import fitting
 from transgan_tf import training
@@ -19,6 +21,7 @@ from transgan_tf.callbacks import TrainingStopped
 from transgan_tf.checkpoints import CheckpointFolder
 from transgan_tf.checkpoints import state
 from transgan_tf.gan import make_gan
+from transgan_tf.stores import ArrayStore
 from transgan_tf.stream import step_batches
 from transgan_tf.timing import Arrivals
 from transgan_tf.timing import StepClock
@@ -266,3 +269,34 @@ def test_starving_is_told_once_until_it_ends(tmp_path, caplog):
     assert counts == [0, 1, 1, 1, 2]
     assert "waits for data for 60 % of the time" in told[0]
     assert "waits for data for 50 % of the time" in told[1]
+
+
+class Slow(ArrayStore):
+    """Images on a disk that takes its time."""
+
+    def take(self, places):
+        def read(places):
+            time.sleep(1)
+            return self.images[places]
+
+        images = tf.numpy_function(read, (places,), tf.uint8)
+        return tf.ensure_shape(images, (None, *self.images.shape[1:]))
+
+
+@pytest.mark.slow
+def test_a_store_that_starves_the_device_is_told_of(tmp_path):
+    config = smallest_config(**MINIMAL | {"steps": 8, "log_every_steps": 4})
+    assert training.train(config, Slow(IMAGES[:, :3, :3]), tmp_path, "n") == 0
+    told = re.findall(
+        r"step (\d): the device waits for data for (\d+) % of the time: a fas",
+        (tmp_path / "log.txt").read_text(),
+    )
+    lines = {line["step"]: line for line in read_metrics(tmp_path)}
+    assert set(lines) == {4, 8}
+    # Told once, not at every line.
+    ((step, percent),) = told
+    share = lines[int(step)]["data_wait_share"]
+    assert int(percent) == pytest.approx(100 * share, abs=0.5)
+    # A step of networks as small as these takes much less than a second.
+    assert lines[8]["data_wait_share"] > 0.5
+    assert lines[8]["seconds_data"] > 0.5

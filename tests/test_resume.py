@@ -28,6 +28,7 @@ from transgan_tf.checkpoints import CheckpointFolder
 from transgan_tf.checkpoints import RunError
 from transgan_tf.checkpoints import snapshot
 from transgan_tf.gan import make_gan
+from transgan_tf.loss_scale import INITIAL
 
 pytestmark = pytest.mark.usefixtures("freed_graphs")
 
@@ -134,21 +135,19 @@ def test_a_killed_run_on_tfrecords_ends_as_an_undisturbed_one(tmp_path):
 def test_a_killed_run_with_everything_ends_as_an_undisturbed_one(tmp_path):
     features = save(tmp_path / "features", Network())
     data = prepare_photos(tmp_path)
-    for name, points in (("whole", []), ("run", [4, 8, 5])):
+    for name, points in (("whole", []), ("run", [4, 8])):
         for point in [*points, None]:
             words = [7] if point is None else [7, point]
             status, output = run(
                 tmp_path / name, *words, f"--features={features}", dataset=data
             )
             assert status == (-signal.SIGKILL if point else 0), output
-    arrays = read_arrays(tmp_path / "run")[1]
-    # Two updates a step and one, none of them too large for the scale.
-    good = {
-        name: int(array) for name, array in arrays.items() if "good_" in name
-    }
-    assert sorted(good.values()) == [7, 14], good
-    assert any("evaluation" in line for line in read_metrics(tmp_path / "run"))
     check_same(tmp_path / "run", tmp_path / "whole")
+    arrays = read_arrays(tmp_path / "run")[1]
+    scale = float(arrays["loss_scales/generator/scale"])
+    assert scale < INITIAL, "no update was too large for the scale"
+    lines = read_metrics(tmp_path / "run")
+    assert sum("evaluation" in line for line in lines) >= 2
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from transgan_tf.stores import DataError
 from transgan_tf.stores import RecordStore
 from transgan_tf.stores import check_size
 from transgan_tf.stores import from_array
+from transgan_tf.stores import reading
 from transgan_tf.stream import step_batches
 
 
@@ -130,6 +131,57 @@ def test_files_that_are_not_the_manifests_are_refused(
         RecordStore(folder)
     assert f"{path} is damaged or missing" in str(error.value)
     assert f"pipeline.verify --dataset_dir={folder}" in str(error.value)
+
+
+def test_an_image_that_cannot_be_decoded_is_one_sentence(dataset, tmp_path):
+    folder = shutil.copytree(dataset, tmp_path / "copy")
+    for path in folder.glob("train-*"):
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"\x89PNG", b"\x88PNG"))
+    training = TrainingConfig(batch_size=3, n_critic=2)
+    with pytest.raises(DataError) as error, reading():
+        next(iter(step_batches(RecordStore(folder), training)))
+    told = str(error.value)
+    assert told.startswith("an image cannot be read (Unknown image file form")
+    assert "pipeline.verify" in told and "\n" not in told
+
+
+def test_a_file_that_is_lost_meanwhile_is_one_sentence(dataset, tmp_path):
+    folder = shutil.copytree(dataset, tmp_path / "copy")
+    store = RecordStore(folder)
+    shutil.rmtree(folder)
+    training = TrainingConfig(batch_size=3, n_critic=2)
+    with pytest.raises(DataError, match="read .*No such file or"), reading():
+        next(iter(step_batches(store, training)))
+
+
+def test_errors_of_other_operations_are_what_they_are():
+    @tf.function
+    def check(batches):
+        tf.debugging.assert_less(next(batches), 3)
+
+    batches = iter(tf.data.Dataset.from_tensors(7))
+    with pytest.raises(tf.errors.InvalidArgumentError), reading():
+        check(batches)
+
+
+@pytest.mark.parametrize(
+    ("operations", "from_data"),
+    [
+        ("[[{{node PyFunc}}]]\n\t [[IteratorGetNext]] [Op:__inference_f_1]", 1),
+        ("[[{{node PyFunc}}]]\n\t [[RemoteCall]]\n\t [[IteratorGetNext_1]]", 1),
+        ("[[{{node while/IteratorGetNext}}]]", 1),
+        ("[[{{node PyFunc}}]] [Op:IteratorGetNext] name: ", 1),
+        ("[[{{node MatMul}}]]\n\t [[IteratorGetNext/_7]]", 0),
+        ("[[{{node IteratorGetNextAsOptional}}]]", 0),
+        ("[[{{node MatMul}}]] [Op:__inference_f_1]", 0),
+    ],
+)
+def test_whose_error_it_is_shows_in_the_operations(operations, from_data):
+    message = f"Graph execution error:\n\nno such thing\n\t {operations}"
+    expected = DataError if from_data else tf.errors.UnknownError
+    with pytest.raises(expected, match="no such thing"), reading():
+        raise tf.errors.UnknownError(None, None, message)
 
 
 def test_sizes_are_compared_with_the_networks(dataset):

@@ -25,6 +25,7 @@ from transgan_tf.checkpoints import load_config
 from transgan_tf.checkpoints import load_generator
 from transgan_tf.checkpoints import state
 from transgan_tf.data import DataError
+from transgan_tf.gan import TransGAN
 from transgan_tf.gan import make_gan
 from transgan_tf.runs import close_log
 from transgan_tf.runs import open_run
@@ -310,12 +311,30 @@ def test_mirrored_runs_train_as_on_one_device(run, tmp_path):
 def test_a_run_goes_on_with_another_number_of_devices(run, tmp_path):
     folder = back_at_step_3(run, tmp_path / "run")
     check_mirrored(folder, run, "plain", "5", "1")
+    check_near(folder, run)
+
+
+def check_near(folder, run):
+    """Compares what two runs have ended with, to float tolerance."""
     expected, actual = arrays_of(run), arrays_of(folder)
     assert expected.keys() == actual.keys()
     for name in expected:
         np.testing.assert_allclose(
             actual[name], expected[name], rtol=1e-3, atol=1e-4, err_msg=name
         )
+    lines = read_metrics(folder)
+    for line, other in zip(lines, read_metrics(run), strict=True):
+        near = pytest.approx(untimed(other), rel=1e-3, abs=1e-3)
+        assert untimed(line) == near
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_micro_batches(run, tmp_path):
+    folder = back_at_step_3(run, tmp_path / "run")
+    parts = {"accumulation": 2, "generator_accumulation": 4}
+    assert train(run_config(steps=5, **parts), folder) == 0
+    assert load_config(folder).training.accumulation == 2
+    check_near(folder, run)
 
 
 @pytest.mark.slow
@@ -396,6 +415,25 @@ def test_an_image_that_cannot_be_read_stops_the_run(run, tmp_path):
         error.value
     )
     # What was read before is not lost.
+    folder = CheckpointFolder(tmp_path / "run" / "checkpoints")
+    assert folder.latest().name == "step-000000003"
+
+
+@pytest.mark.slow
+def test_an_error_of_the_model_is_not_taken_for_an_images(
+    tmp_path, monkeypatch
+):
+    update = TransGAN._update_average
+
+    def broken(self, batch_size):
+        message = "the average is broken"
+        tf.debugging.assert_less(self.step.value, np.int64(4), message)
+        update(self, batch_size)
+
+    monkeypatch.setattr(TransGAN, "_update_average", broken)
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        train(run_config(steps=5), tmp_path / "run")
+    assert "the average is broken" in error.value.message
     folder = CheckpointFolder(tmp_path / "run" / "checkpoints")
     assert folder.latest().name == "step-000000003"
 

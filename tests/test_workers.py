@@ -1,10 +1,5 @@
-"""Several processes that train one model: real ones, on real ports.
+"""Several processes that train one model: real ones, on real ports."""
 
-The networks are as small as can be, since each process traces them anew.
-"""
-
-import contextlib
-import dataclasses
 import json
 import os
 import re
@@ -19,157 +14,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.pair import ADDRESS
+from tests.pair import ENDLESS
+from tests.pair import run
+from tests.pair import started
 from tests.test_features import Network
 from tests.test_features import save
 from tests.test_training import untimed
 from tests.tiny import smallest_config
-from transgan_tf import cli
 from transgan_tf import train
-from transgan_tf import training
 from transgan_tf import workers
 from transgan_tf.checkpoints import CheckpointFolder
-from transgan_tf.configs import EvaluationConfig
-from transgan_tf.configs import Stage
-from transgan_tf.stores import ArrayStore
 from transgan_tf.stores import DataError
 from transgan_tf.workers import WorkerError
 from transgan_tf.workers import Workers
 from transgan_tf.workers import read_cluster
-
-PROGRAM = "from tests import test_workers; test_workers.work()"
-MINIMAL = {
-    "generator": {"stages": (Stage(3, 12, 0),)},
-    "discriminator": {"stages": (Stage(3, 10, 0),), "image_size": 3},
-    "loss": "hinge",
-    "n_critic": 1,
-    "augmentation": "",
-}
-ENDLESS = {
-    "minimal": True,
-    "steps": 100_000,
-    "checkpoint_every_steps": 10,
-    "log_every_steps": 5,
-    "sample_every_steps": 20,
-}
-# Sentences name a worker's address.
-ADDRESS = r"\(localhost:\d+\)"
-
-
-# === The processes ===
-
-
-def work():
-    """Trains as `sys.argv` says; the main program of a test's processes."""
-    folder, options = sys.argv[1], json.loads(sys.argv[2])
-    sys.exit(cli.answer(lambda: run(folder, **options)))
-
-
-def run(folder, minimal=False, images=21, size=None, fails=None, **options):
-    """Trains on random images; returns the exit status.
-
-    Args:
-        folder: the run's.
-        minimal: whether the networks are as small as can be.
-        images: how many there are.
-        size: their side, that of the networks if left out.
-        fails: how many readings succeed.
-        **options: fields of the training configuration, and `evaluation`.
-    """
-    evaluation = EvaluationConfig(**options.pop("evaluation", {}))
-    config = smallest_config(**(MINIMAL if minimal else {}) | options)
-    config = dataclasses.replace(config, evaluation=evaluation)
-    size = size or config.generator.image_size
-    pixels = np.random.default_rng(0).integers(0, 256, (images, size, size, 3))
-    store = Failing(pixels.astype("uint8"), fails)
-    return training.train(config, store, folder, "noise")
-
-
-class Failing(ArrayStore):
-    """Images that can be read some times only, for ever if None."""
-
-    def __init__(self, images, times):
-        super().__init__(images)
-        self.times = times
-
-    def take(self, places):
-        def read(places):
-            if self.times is not None:
-                self.times -= 1
-                if self.times < 0:
-                    raise DataError("the file is damaged")
-            return self.images[places]
-
-        images = tf.numpy_function(read, (places,), tf.uint8)
-        return tf.ensure_shape(images, (None, *self.images.shape[1:]))
-
-
-class Process(subprocess.Popen):
-    """A worker, and what it has said."""
-
-    def __init__(self, folder, options, environment):
-        self.folder = Path(folder)
-        self.log = self.folder.with_suffix(".txt")
-        with open(self.log, "w") as log:
-            super().__init__(
-                [sys.executable, "-c", PROGRAM, folder, json.dumps(options)],
-                cwd=Path(__file__).parents[1],
-                env=os.environ | environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def said(self):
-        return self.log.read_text()
-
-    def ended(self, seconds=120):
-        """Waits for its end; returns the exit status and its last line."""
-        status = self.wait(seconds)
-        return status, self.said().strip().splitlines()[-1]
-
-    def latest(self):
-        """Returns the step of its newest checkpoint, 0 before the first."""
-        path = self.folder / "checkpoints" / "latest"
-        text = path.read_text().strip() if path.is_file() else "-0"
-        return int(text.rpartition("-")[2] or 0)
-
-    def wait_for(self, condition, seconds=600):
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert self.poll() is None, self.said()
-            assert time.monotonic() < deadline, self.said()
-            time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def started(folder, *options):
-    """Starts a worker for each dict of options; leaves none behind.
-
-    Each is given a folder of its own: the chief's is the run's.
-    """
-    with contextlib.ExitStack() as open_sockets:
-        sockets = [
-            open_sockets.enter_context(socket.create_server(("localhost", 0)))
-            for _ in options
-        ]
-        addresses = [f"localhost:{s.getsockname()[1]}" for s in sockets]
-    processes = []
-    try:
-        for index, option in enumerate(options):
-            task = {"type": "worker", "index": index}
-            cluster = {"cluster": {"worker": addresses}, "task": task}
-            processes.append(
-                Process(
-                    str(folder / f"run{index}"),
-                    {"strategy": "multi_worker"} | option,
-                    {"TF_CONFIG": json.dumps(cluster)},
-                )
-            )
-        yield processes
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
 
 # === Two that train ===
 
@@ -312,9 +171,9 @@ def test_the_chief_scores_while_the_others_wait(tmp_path):
             rf"worker 1 {ADDRESS} stopped: the images have 5 x 5 px",
         ),
         (
-            {"fails": 4},
-            r"an image cannot be read \(the file is damaged\)",
-            f"worker 1 {ADDRESS} was lost or has ended|image cannot be read",
+            {"fault": ("images", 4)},
+            r"an image cannot be read \(the file is damaged\): check the",
+            rf"worker 1 {ADDRESS} was lost or has ended",
         ),
     ],
 )

@@ -5,6 +5,7 @@ Imports no TensorFlow, so that `--help` answers at once.
 
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -16,6 +17,13 @@ from transgan_tf.checked import UserError
 from transgan_tf.estimate import SAVERS
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+# What may stand before the reason in its line: which function failed, which of
+# several errors it is, in which dataset, and Python's class of error.
+_BEFORE_REASON = re.compile(
+    r"\s*(?:.*\}\} |\(\d+\) \w+: +)?(?:.* Iterator::\S+: )?"
+    r"(?:[\w.]*Error: )?(.*)"
+)
 
 
 def run(
@@ -138,6 +146,17 @@ def import_tensorflow_quietly() -> None:
             os.close(saved)
 
 
+def reason(message: str) -> str:
+    """Returns the one line of a TensorFlow error's message that says why.
+
+    Of a graph's error it stands between the places in the code and the names
+    of the operations that failed (TensorFlow 2.21); else it comes first.
+    """
+    before, operations, _ = message.partition("\n\t [[")
+    lines = before.strip().splitlines() or [""]
+    return _BEFORE_REASON.match(lines[-1 if operations else 0])[1]
+
+
 def _sentence(error):
     """Returns what to tell a user, or None for an error of our own."""
     if isinstance(error, OSError) and error.filename is not None:
@@ -152,7 +171,7 @@ def _sentence(error):
 
     if isinstance(error, errors.ResourceExhaustedError):
         return (
-            f"memory or disk ran out ({error.message.splitlines()[0]}): "
+            f"memory or disk ran out ({reason(error.message)}): "
             f"training takes less memory with {SAVERS}"
         )
     if isinstance(error, errors.PermissionDeniedError):

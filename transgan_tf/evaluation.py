@@ -36,9 +36,8 @@ from transgan_tf.randomness import latents
 from transgan_tf.randomness import root_seed
 from transgan_tf.records import to_uint8
 from transgan_tf.sampling import images_at_once
-from transgan_tf.stores import UNREADABLE
 from transgan_tf.stores import Store
-from transgan_tf.stores import unreadable
+from transgan_tf.stores import reading
 from transgan_tf.version import __version__
 
 # Real images for which a replica computes features at once.
@@ -227,10 +226,8 @@ def real_features(
 
 def _readable(images) -> Iterator[np.ndarray]:
     """Yields a dataset's batches, or raises `DataError`."""
-    try:
+    with reading():
         yield from images.as_numpy_iterator()
-    except UNREADABLE as error:
-        raise unreadable(error) from None
 
 
 def score_halves(

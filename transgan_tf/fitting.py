@@ -18,9 +18,8 @@ from transgan_tf.configs import Config
 from transgan_tf.evaluating import Evaluating
 from transgan_tf.evaluation import Evaluator
 from transgan_tf.gan import TransGAN
-from transgan_tf.stores import UNREADABLE
 from transgan_tf.stores import Store
-from transgan_tf.stores import unreadable
+from transgan_tf.stores import reading
 from transgan_tf.stream import step_batches
 from transgan_tf.timing import Arrivals
 from transgan_tf.workers import SharedFolder
@@ -48,7 +47,13 @@ def fit(
         )
         *_, checkpointing, interruption = callbacks
         interruption.install_handlers()
-        with _closing(callbacks), _saving(checkpointing):
+        with (
+            _closing(callbacks),
+            _saving(checkpointing),
+            reading(),
+            # Another's error may have its text, of an image perhaps.
+            folder.workers.losing_none(),
+        ):
             gan.fit(
                 distribute(store, training, first_step, gan, noted),
                 steps_per_epoch=training.steps - first_step,
@@ -109,13 +114,12 @@ def _closing(callbacks):
 
 @contextlib.contextmanager
 def _saving(checkpointing):
-    """Saves after the steps of this block."""
+    """Saves after the steps of this block.
+
+    Not after one that failed: of its variables some may have moved on.
+    """
     try:
         yield
-    except UNREADABLE as error:
-        # Not saved: what does not depend on the images, such as the step's
-        # number, may have moved on.
-        raise unreadable(error) from None
     except OSError:
         # A picture that cannot be written must not cost the steps before it.
         checkpointing.save()

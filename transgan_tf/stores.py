@@ -4,11 +4,13 @@ Both are a number of images of one size that can be had in any order. Every
 mistake of a user is a `DataError` with one sentence.
 """
 
+import contextlib
 import hashlib
 import os
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from transgan_tf.checked import UserError
+from transgan_tf.cli import reason
 from transgan_tf.configs import Config
 from transgan_tf.manifest import load_manifest
 from transgan_tf.records import parse
@@ -30,19 +33,33 @@ class DataError(UserError):
 
 
 # What `tf.data` raises of a damaged image, a lost file or record.
-UNREADABLE = (tf.errors.InvalidArgumentError, tf.errors.UnknownError)
+_UNREADABLE = (tf.errors.InvalidArgumentError, tf.errors.UnknownError)
+# The operation that gives a batch, among the names of those that failed; as
+# `[[IteratorGetNext/_7]]` it only waited for the error of another (TensorFlow
+# 2.21).
+_FROM_DATA = re.compile(
+    r"\[Op:IteratorGetNext\]|\[\[[^\[\]]*\bIteratorGetNext(_\d+)?(\}\})?\]\]"
+)
 
 
-def unreadable(error) -> DataError:
-    """Returns what to tell of an image that `tf.data` could not read."""
-    # Out of the many lines that TensorFlow tells.
-    told = re.search(r"(?:\}\}|Error:) (.+)", error.message)
-    reason = told[1] if told else error.message.strip().splitlines()[-1]
-    return DataError(
-        f"an image cannot be read ({reason}): check the dataset by `python -m "
-        "pipeline.verify`; the same command then goes on from the newest "
-        "checkpoint"
-    )
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Says in one sentence that an image could not be read in this block.
+
+    Raises:
+        DataError: instead of what `tf.data` raises.
+    """
+    try:
+        yield
+    except _UNREADABLE as error:
+        # The model's errors are of these types, too.
+        if not _FROM_DATA.search(error.message):
+            raise
+        raise DataError(
+            f"an image cannot be read ({reason(error.message)}): check the "
+            "dataset by `python -m pipeline.verify`; the same command then "
+            "goes on from the newest checkpoint"
+        ) from None
 
 
 class Store(Protocol):

@@ -46,6 +46,8 @@ _LOST = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
 )
+# An error of another worker may arrive as one of its own kind, with this.
+_ABORTED = "Collective ops is aborted by"
 # How many differences of two configurations a sentence names.
 _NAMED = 5
 _EXAMPLE = (
@@ -297,8 +299,9 @@ class Workers:
         """
         try:
             yield
-        except _LOST as error:
-            if self.count == 1:
+        except tf.errors.OpError as error:
+            lost = isinstance(error, _LOST) or _ABORTED in error.message
+            if self.count == 1 or not lost:
                 raise
             raise WorkerError(
                 f"{self.cluster.others()} was lost or has ended: start all "
