@@ -28,7 +28,7 @@ FLOORS = (
         "remat",
         "version",
     ),
-    ("estimate",),
+    ("estimate", "resnet_estimate"),
     ("ablation",),
     ("cli", "memory", "pictures", "sampling"),
     ("layers", "metrics.tfgan"),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from transgan_tf import resnet_estimate
 from transgan_tf.configs import Config
 from transgan_tf.configs import DiscriminatorConfig
 from transgan_tf.configs import GeneratorConfig
@@ -26,7 +27,9 @@ _PROGRAM_NO_XLA, _BLOCK_NO_XLA = 800_000_000, 15_000_000
 
 
 def generator_parameters(config: GeneratorConfig) -> int:
-    """Counts the trainable numbers of `transgan_tf.Generator(config)`."""
+    """Counts the trainable numbers of a configuration's generator."""
+    if config.is_resnet:
+        return resnet_estimate.generator_parameters(config)
     first, last = config.stages[0], config.stages[-1]
     count = _dense(config.latent_dim, first.resolution**2 * first.width)
     count += sum(_stage_parameters(config, stage) for stage in config.stages)
@@ -34,7 +37,9 @@ def generator_parameters(config: GeneratorConfig) -> int:
 
 
 def discriminator_parameters(config: DiscriminatorConfig) -> int:
-    """Counts the trainable numbers of `transgan_tf.Discriminator(config)`."""
+    """Counts the trainable numbers of a configuration's discriminator."""
+    if config.is_resnet:
+        return resnet_estimate.discriminator_parameters(config)
     count = 0
     for index, stage in enumerate(config.stages):
         if config.embedding_width(index):
