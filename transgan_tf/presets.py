@@ -106,7 +106,7 @@ def get_preset(name: str) -> Preset:
 
 
 def preset_names() -> tuple[str, ...]:
-    """Returns the presets' names, from small to large."""
+    """Returns the presets' names, from small to large, then the ResNets'."""
     return tuple(_PRESETS)
 
 
@@ -657,13 +657,13 @@ _PRESETS = {
     preset.name: preset
     for preset in (
         _MNIST,
-        _MNIST_RESNET,
         _CIFAR10,
-        _CIFAR10_RESNET,
         _STL10,
         _CELEBA_64,
         _CELEBA_128,
         _CELEBA_HQ,
         _LSUN_CHURCH,
+        _MNIST_RESNET,
+        _CIFAR10_RESNET,
     )
 }
