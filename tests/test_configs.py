@@ -542,3 +542,14 @@ def test_differences():
     assert "discriminator.stages.1.width: 15 -> absent" in differences(
         old, shorter
     )
+
+
+def test_none_is_a_name_where_a_text_is_wanted():
+    config = tiny_config(strategy="auto", ema_beta=0.5)
+    changed = config.override(["training.strategy=none"])
+    assert changed.training.strategy == "none"
+    changed = config.override(["training.ema_beta=none"])
+    assert changed.training.ema_beta is None
+    upsample = "generator.stages.1.upsample=none"
+    with pytest.raises(ConfigError, match="got 'nothing'"):
+        config.override([upsample])

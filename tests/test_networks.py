@@ -17,6 +17,8 @@ from transgan_tf.discriminator import Discriminator
 from transgan_tf.generator import Generator
 from transgan_tf.randomness import Draws
 from transgan_tf.randomness import root_seed
+from transgan_tf.resnet import ResNetDiscriminator
+from transgan_tf.resnet import ResNetGenerator
 
 CUSTOM_GENERATOR = GeneratorConfig(
     (
@@ -47,6 +49,20 @@ SINGLE_SCALE = DiscriminatorConfig(
     landmarks=9,
     multi_scale=False,
 )
+RESNET_GENERATOR = GeneratorConfig(
+    (Stage(5, 6, 1), Stage(10, 5, 1), Stage(20, 7, 2)),
+    channels=1,
+    latent_dim=7,
+    output_activation="tanh",
+    architecture="resnet",
+)
+RESNET_DISCRIMINATOR = DiscriminatorConfig(
+    (Stage(10, 5, 2), Stage(5, 7, 1)),
+    channels=1,
+    norm="none",
+    image_size=20,
+    architecture="resnet",
+)
 CASES = {
     "generator": (Generator, tiny_generator()),
     "generator-noise": (Generator, tiny_generator(attention_noise=True)),
@@ -58,6 +74,8 @@ CASES = {
     ),
     "discriminator-custom": (Discriminator, CUSTOM_DISCRIMINATOR),
     "discriminator-single-scale": (Discriminator, SINGLE_SCALE),
+    "resnet-generator": (ResNetGenerator, RESNET_GENERATOR),
+    "resnet-discriminator": (ResNetDiscriminator, RESNET_DISCRIMINATOR),
 }
 each = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 

@@ -29,6 +29,8 @@ def test_names():
         "celeba_128",
         "celeba_hq",
         "lsun_church",
+        "mnist_resnet",
+        "cifar10_resnet",
     )
 
 
@@ -93,11 +95,15 @@ def test_the_longest_name_gives_the_source():
 @pytest.mark.parametrize("name", NAMES)
 def test_command_trains_the_preset(name):
     words = shlex.split(get_preset(name).command)
+    dataset = [f"--dataset={name}"]
+    if name.endswith("_resnet"):
+        images = name.removesuffix("_resnet")
+        dataset = [f"--dataset={images}", f"--preset={name}"]
     assert words == [
         "python",
         "-m",
         "transgan_tf.train",
-        f"--dataset={name}",
+        *dataset,
         "--data_dir=data",
         f"--run_dir=runs/{name}",
     ]
@@ -122,6 +128,8 @@ def test_sizes_and_paper_numbers():
         "celeba_128": (128, 3, 5.28, "not measured"),
         "celeba_hq": (256, 3, 10.28, "not measured"),
         "lsun_church": (256, 3, 8.94, "not measured"),
+        "mnist_resnet": (28, 1, None, "not measured"),
+        "cifar10_resnet": (32, 3, None, "not measured"),
     }
 
 
@@ -149,7 +157,7 @@ def test_authors_batches(name):
     )
 
 
-@pytest.mark.parametrize("name", NAMES[1:])
+@pytest.mark.parametrize("name", [n for n in NAMES if "mnist" not in n])
 def test_the_authors_common_recipe(name):
     training = get_preset(name).config.training
     assert training.loss == "wgan_gp"
@@ -192,6 +200,8 @@ NETWORKS = {
     "celeba_128": ("token_scaling", "layer_norm", False, False),
     "celeba_hq": ("token_scaling", "layer_norm", True, False),
     "lsun_church": ("token_scaling", "layer_norm", True, False),
+    "mnist_resnet": ("token_scaling", "none", False, False),
+    "cifar10_resnet": ("layer_norm", "none", False, False),
 }
 
 

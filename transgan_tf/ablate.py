@@ -15,11 +15,11 @@ import tyro
 from transgan_tf import ablation
 from transgan_tf import cli
 from transgan_tf.checked import UserError
+from transgan_tf.checked import require_choice
 from transgan_tf.configs import Config
-from transgan_tf.presets import get_preset
 from transgan_tf.train import Arguments as Training
 
-Row = Literal[tuple(ablation.ROWS)]
+Row = Literal[tuple(row for rows in ablation.TABLES.values() for row in rows)]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class Arguments:
 
     python -m transgan_tf.ablate --dataset=cats --preset=celeba_64
 
+    The transformer against convolutions, each also with augmentation:
+
+    python -m transgan_tf.ablate --table=2 --output_dir=architectures
+
     Each row and seed is a run of its own in the output folder, which the same
     command again goes on with, or passes over if it is done. Then the folder
     has a table (ablation.md), the numbers (ablation.json) and a plot
@@ -46,10 +50,12 @@ class Arguments:
     """Folder of prepared datasets."""
     output_dir: Path = Path("ablation")
     """Where runs, table and plot go."""
+    table: Literal[2, 3] = 3
+    """Of the paper: 2 compares architectures, 3 parts of the transformer."""
     preset: str | None = None
     """Sizes and recipe; by default small networks of the digits."""
-    rows: tuple[Row, ...] = tuple(ablation.ROWS)
-    """Which rows of the table."""
+    rows: tuple[Row, ...] | None = None
+    """Which rows of the table; all by default."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds of each row."""
     steps: int | None = None
@@ -64,17 +70,22 @@ class Arguments:
 
     def configs(self) -> dict[str, Config]:
         """Returns the configuration of each row."""
-        base = ablation.digits_config()
-        if self.preset is not None:
-            base = get_preset(self.preset).config
+        known = tuple(ablation.TABLES[self.table])
+        rows = known if self.rows is None else self.rows
+        for row in rows:
+            require_choice(f"--rows of table {self.table}", row, known)
+        return {row: ablation.row_config(self._base(row), row) for row in rows}
+
+    def _base(self, row):
+        """Returns what a row starts from, with the flags' changes."""
         changes = list(self.assignments)
         if self.steps is not None:
             changes.append(f"training.steps={self.steps}")
-        base = base.override(changes)
+        base = ablation.base_config(row, self.preset).override(changes)
         if not base.evaluation.every_images:
             last = base.training.steps * base.training.images_per_step
             base = base.override([f"evaluation.every_images={last}"])
-        return {row: ablation.row_config(base, row) for row in self.rows}
+        return base
 
     def cells(self, configs: dict[str, Config]) -> list["Cell"]:
         """Returns the runs, all rows with one seed before the next seed.
@@ -107,7 +118,7 @@ class Cell:
     """A run of the ablation.
 
     Attributes:
-        row: key of `ROWS`.
+        row: its key in one of the tables.
         seed: of the training.
         config: everything else that the run depends on, but for the images.
         training: command line that trains it.

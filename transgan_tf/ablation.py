@@ -3,7 +3,9 @@
 Rows are those of Table 3 of the paper (https://arxiv.org/abs/2102.07074): the
 attention of the stages of high resolution, (A) to (D), and what is then added
 to the grid, one part after the other. The last row is the one before it with
-augmentation the other way, as in Table 2. This module imports no TensorFlow.
+augmentation the other way, as in Table 2, which compares the transformer with
+convolutional networks: a preset's networks and their ResNet, each without
+augmentation and with it. This module imports no TensorFlow.
 """
 
 import statistics
@@ -19,6 +21,7 @@ from transgan_tf.configs import Stage
 from transgan_tf.estimate import discriminator_parameters
 from transgan_tf.estimate import generator_parameters
 from transgan_tf.presets import get_preset
+from transgan_tf.presets import preset_names
 
 ROWS = {
     "standard": "(A) standard self-attention",
@@ -30,7 +33,15 @@ ROWS = {
     "relative_position": "+ relative position encoding",
     "augmentation": "the same",
 }
-# Of the row that has augmentation where the others have none.
+ARCHITECTURE_ROWS = {
+    "transformer": "transformer",
+    "transformer_augmented": "transformer",
+    "resnet": "ResNet",
+    "resnet_augmented": "ResNet",
+}
+# The rows of the paper's tables, by number.
+TABLES = {2: ARCHITECTURE_ROWS, 3: ROWS}
+# Of the rows that have augmentation where the base has none.
 DIFF_AUGMENT = "translation,cutout,color"
 
 
@@ -60,25 +71,55 @@ def digits_config() -> Config:
         **shared,
     )
     return replace(
-        mnist,
-        generator=generator,
-        discriminator=discriminator,
-        training=replace(mnist.training, steps=3000),
+        _shortened(mnist), generator=generator, discriminator=discriminator
     )
 
 
+def _shortened(config):
+    return replace(config, training=replace(config.training, steps=3000))
+
+
+def base_config(row: str, preset: str | None = None) -> Config:
+    """Returns sizes and recipe of a row, for `row_config`.
+
+    Args:
+        row: of one of the `TABLES`.
+        preset: its name; None for networks of the digits.
+
+    Raises:
+        ConfigError: there is no such preset, or no ResNet of it.
+    """
+    if row in ROWS:
+        return get_preset(preset).config if preset else digits_config()
+    config = get_preset(preset or "mnist").config
+    if row.startswith("resnet"):
+        name = f"{config.preset}_resnet"
+        if name not in preset_names():
+            raise ConfigError(
+                f"the row {row} needs a preset that has a ResNet, as mnist and "
+                f"cifar10 do: there is no {name}"
+            )
+        config = get_preset(name).config
+    return config if preset else _shortened(config)
+
+
 def row_config(base: Config, row: str) -> Config:
-    """Returns the configuration of a row of `ROWS`.
+    """Returns the configuration of a row of one of the `TABLES`.
 
     Args:
         base: gives the sizes and the recipe; its discriminator is that of the
             rows with several scales.
-        row: key of `ROWS`.
+        row: its key.
 
     Raises:
         ConfigError: the row would not differ from the one before it, or
             breaks a rule.
     """
+    if row in ARCHITECTURE_ROWS:
+        policy = ""
+        if row.endswith("augmented"):
+            policy = base.training.augmentation or DIFF_AUGMENT
+        return base.override([f"training.augmentation={policy}"])
     order = list(ROWS)
     check_windows(base)
     reached = set(order[: order.index(row) + 1])
@@ -136,10 +177,11 @@ def _single_scale(discriminator):
 
 def title(row: str, config: Config) -> str:
     """Returns what a row is called in table and plot."""
-    if row != "augmentation":
-        return ROWS[row]
+    name = (ROWS | ARCHITECTURE_ROWS)[row]
+    if row in ROWS and row != "augmentation":
+        return name
     policy = config.training.augmentation
-    return f"{ROWS[row]}, " + (f"with {policy}" if policy else "not augmented")
+    return f"{name}, " + (f"with {policy}" if policy else "not augmented")
 
 
 def summarize(results: list[dict], row: str) -> dict[str, list[float]]:
@@ -147,7 +189,7 @@ def summarize(results: list[dict], row: str) -> dict[str, list[float]]:
 
     Args:
         results: `row`, `seed` and `metrics`, numbers by name, of each run.
-        row: key of `ROWS`.
+        row: its key in one of the `TABLES`.
     """
     scores = {}
     for result in results:

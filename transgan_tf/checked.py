@@ -188,12 +188,15 @@ def _descend(values, hint, key, path):
 
 def _parse(hint, text, path):
     """Reads a command line's text as JSON, or as itself for text fields."""
+    if hint is str:
+        # Where "none" is a name like others, such as a strategy's.
+        return text
     if text.lower() == "none":
         text = "null"
     plain = {"true": True, "false": False, "null": None}
     if text.lower() in plain:
         return plain[text.lower()]
-    if hint in (str, str | None):
+    if hint == str | None:
         return text
     try:
         return json.loads(text)

@@ -335,16 +335,17 @@ def load_generator(run_dir, checkpoint: str = LATEST):
         checkpoint: see `CheckpointFolder.find`.
 
     Returns:
-        `transgan_tf.generator.Generator`.
+        `transgan_tf.generator.Generator`, or the `ResNetGenerator` of a run of
+        that architecture.
 
     Raises:
         RunError: there is no such run or checkpoint.
     """
-    from transgan_tf.generator import Generator
+    from transgan_tf.networks import make_generator
 
     config = load_config(run_dir)
     folder = CheckpointFolder(Path(run_dir, "checkpoints")).find(checkpoint)
-    generator = Generator(config.generator, name="ema_generator")
+    generator = make_generator(config.generator, name="ema_generator")
     generator.build((None, config.generator.latent_dim))
     load_arrays(folder, network_state("ema_generator", generator))
     return generator

@@ -21,6 +21,7 @@ from transgan_tf.checked import convert
 from transgan_tf.checked import require
 from transgan_tf.checked import require_choice
 
+ARCHITECTURES = ("transformer", "resnet")
 ATTENTIONS = ("grid", "standard", "nystrom", "axis")
 NORMS = ("layer_norm", "token_scaling")
 UPSAMPLES = ("bicubic", "pixel_shuffle")
@@ -46,6 +47,19 @@ DEFAULT_WINDOW = 16
 # The authors' `cfg.py --num_landmarks`.
 DEFAULT_LANDMARKS = 64
 
+# What networks and stages have that a ResNet has no use for.
+OF_TRANSFORMERS = (
+    "heads",
+    "mlp_ratio",
+    "relative_position",
+    "attention_noise",
+    "attention",
+    "attention_above",
+    "landmarks",
+    "multi_scale",
+)
+OF_TRANSFORMER_STAGES = ("window", "global_blocks", "upsample")
+
 
 @dataclass(frozen=True)
 class Stage(Checked):
@@ -54,14 +68,16 @@ class Stage(Checked):
     Attributes:
         resolution: side of the square map in tokens.
         width: channels of a token.
-        depth: number of transformer blocks.
+        depth: number of blocks. In a ResNet, whose first block of a stage
+            changes the resolution, at least 1, but for the stage that a
+            generator makes from the latent.
         window: side of the attention windows; equal to `resolution` for global
             attention. Left out, it is global up to 32 and 16 above.
         global_blocks: how many of the last blocks attend over the whole map
             whatever the window (the Church discriminator's `blocks_11`).
         upsample: how a generator's tokens come into the stage, `"bicubic"`
             (same width) or `"pixel_shuffle"` (a quarter of it). None for a
-            generator's first stage and throughout a discriminator.
+            generator's first stage, and throughout a discriminator or a ResNet.
     """
 
     resolution: int
@@ -105,7 +121,7 @@ class NetworkConfig(Checked):
         heads: attention heads of every block; each width is divisible by it.
         mlp_ratio: hidden width of a block's MLP over the block's width.
         norm: `"layer_norm"` or `"token_scaling"` (the paper's modified
-            normalization).
+            normalization); in a ResNet also `"none"`.
         relative_position: whether attention has relative position encoding
             (`"nystrom"` has none in any case: landmarks have no place).
         attention_noise: whether every attention has a learned noise strength.
@@ -116,6 +132,9 @@ class NetworkConfig(Checked):
             stages attend as their windows say.
         attention_above: the largest resolution that `attention` leaves alone.
         landmarks: of `"nystrom"`; divides the tokens of its stages.
+        architecture: `"transformer"`, or `"resnet"` for a convolutional network
+            of the same stages (`transgan_tf.resnet`), which takes of these
+            fields stages, channels and norm.
     """
 
     stages: tuple[Stage, ...]
@@ -128,24 +147,65 @@ class NetworkConfig(Checked):
     attention: str = "grid"
     attention_above: int = LARGEST_GLOBAL_RESOLUTION
     landmarks: int = DEFAULT_LANDMARKS
+    architecture: str = "transformer"
 
     def check(self):
-        self.require_at_least(1, "heads", "mlp_ratio", "landmarks")
-        self.require_at_least(0, "attention_above")
-        require_choice(self.field("attention"), self.attention, ATTENTIONS)
+        name = self.field("architecture")
+        require_choice(name, self.architecture, ARCHITECTURES)
         require(
             self.channels in (1, 3),
             self.field("channels"),
             "must be 1 (grey) or 3 (colour)",
             self.channels,
         )
-        require_choice(self.field("norm"), self.norm, NORMS)
         require(
             len(self.stages) > 0,
             self.field("stages"),
             "must have at least one stage",
             self.stages,
         )
+        if self.is_resnet:
+            self._check_resnet()
+        else:
+            self._check_transformer()
+
+    @property
+    def is_resnet(self) -> bool:
+        return self.architecture == "resnet"
+
+    def require_architecture(self, architecture: str) -> None:
+        """Raises `ConfigError` if this is of another architecture."""
+        name = self.field("architecture")
+        rule = f"must be {architecture!r} for this network"
+        same = self.architecture == architecture
+        require(same, name, rule, self.architecture)
+
+    def _check_resnet(self):
+        require_choice(self.field("norm"), self.norm, (*NORMS, "none"))
+        rule = "must be left out in a ResNet"
+        plain = dataclasses.fields(self)
+        for name, default in ((f.name, f.default) for f in plain):
+            if name in OF_TRANSFORMERS:
+                value = getattr(self, name)
+                require(value == default, self.field(name), rule, value)
+        for index, stage in enumerate(self.stages):
+            plain = Stage(stage.resolution, stage.width, stage.depth)
+            for name in OF_TRANSFORMER_STAGES:
+                value = getattr(stage, name)
+                left_out = value == getattr(plain, name)
+                require(left_out, self.stage_field(index, name), rule, value)
+
+    def _check_depth(self, index):
+        """Of a ResNet's stage that changes the resolution."""
+        depth, name = self.stages[index].depth, self.stage_field(index, "depth")
+        rule = "must be at least 1, for the block that changes the resolution"
+        require(depth >= 1, name, rule, depth)
+
+    def _check_transformer(self):
+        self.require_at_least(1, "heads", "mlp_ratio", "landmarks")
+        self.require_at_least(0, "attention_above")
+        require_choice(self.field("attention"), self.attention, ATTENTIONS)
+        require_choice(self.field("norm"), self.norm, NORMS)
         for index, stage in enumerate(self.stages):
             require(
                 stage.width % self.heads == 0,
@@ -172,7 +232,10 @@ class NetworkConfig(Checked):
         """Returns how many scores each block of a stage has for an image.
 
         A pseudo-inverse counts as the 4 matrices of each of its 6 iterations.
+        A ResNet's blocks have none.
         """
+        if self.is_resnet:
+            return ()
         tokens = stage.resolution**2
         scores = {
             "standard": tokens**2,
@@ -225,18 +288,23 @@ class GeneratorConfig(NetworkConfig):
             self.stages[0].upsample,
         )
         for index in range(1, len(self.stages)):
-            self._check_upsampling(index)
+            before, stage = self.stages[index - 1], self.stages[index]
+            twice = 2 * before.resolution
+            require(
+                stage.resolution == twice,
+                self.stage_field(index, "resolution"),
+                f"must be twice the resolution before it, {twice}",
+                stage.resolution,
+            )
+            if self.is_resnet:
+                self._check_depth(index)
+            else:
+                self._check_upsampling(index)
 
     def _check_upsampling(self, index):
         before, stage = self.stages[index - 1], self.stages[index]
         name = self.stage_field(index, "upsample")
         require_choice(name, stage.upsample or "nothing", UPSAMPLES)
-        require(
-            stage.resolution == 2 * before.resolution,
-            self.stage_field(index, "resolution"),
-            f"must be twice the resolution before it, {2 * before.resolution}",
-            stage.resolution,
-        )
         shrink = {"bicubic": 1, "pixel_shuffle": 4}[stage.upsample]
         require(
             stage.width * shrink == before.width,
@@ -249,11 +317,12 @@ class GeneratorConfig(NetworkConfig):
 
 @dataclass(frozen=True)
 class DiscriminatorConfig(NetworkConfig):
-    """A multi-scale discriminator.
+    """A multi-scale discriminator, or a ResNet.
 
     The image is embedded once per stage, in patches of side `image_size /
     resolution`. The first stage's embedding has the stage's width; each later
-    one has the difference of the widths and joins the pooled tokens.
+    one has the difference of the widths and joins the pooled tokens. A ResNet
+    takes the image once, and each stage halves the map.
 
     Attributes:
         image_size: side of the square images in pixels.
@@ -278,6 +347,24 @@ class DiscriminatorConfig(NetworkConfig):
     def check(self):
         super().check()
         self.require_at_least(1, "image_size")
+        if self.is_resnet:
+            self._check_halving()
+        else:
+            self._check_scales()
+
+    def _check_halving(self):
+        before = self.image_size
+        for index, stage in enumerate(self.stages):
+            require(
+                stage.resolution * 2 == before,
+                self.stage_field(index, "resolution"),
+                f"must be half the resolution before it, {before}",
+                stage.resolution,
+            )
+            self._check_depth(index)
+            before = stage.resolution
+
+    def _check_scales(self):
         for index, stage in enumerate(self.stages):
             require(
                 stage.upsample is None,

@@ -111,6 +111,7 @@ class Discriminator(keras.Model):
         # === Config ===
         if isinstance(config, dict):
             config = from_dict(DiscriminatorConfig, config)
+        config.require_architecture("transformer")
         self.config = config
         # === Layers ===
         policy = self.dtype_policy

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from transgan_tf import resnet_estimate
 from transgan_tf.configs import Config
 from transgan_tf.configs import DiscriminatorConfig
 from transgan_tf.configs import GeneratorConfig
@@ -21,12 +22,14 @@ SAVERS = (
 _XLA, _XLA_AGAIN, _NO_XLA = 1.45, 1.9, 1.8
 _PASSES, _PASSES_AGAIN = 3, 2.5
 _SCORES_NO_XLA = 12
-_PROGRAM, _BLOCK = 900_000_000, 65_000_000
-_PROGRAM_NO_XLA, _BLOCK_NO_XLA = 800_000_000, 15_000_000
+_PROGRAM, _PROGRAM_NO_XLA = 900_000_000, 800_000_000
+_BLOCK, _RESIDUAL_BLOCK, _BLOCK_NO_XLA = 65_000_000, 40_000_000, 15_000_000
 
 
 def generator_parameters(config: GeneratorConfig) -> int:
-    """Counts the trainable numbers of `transgan_tf.Generator(config)`."""
+    """Counts the trainable numbers of a configuration's generator."""
+    if config.is_resnet:
+        return resnet_estimate.generator_parameters(config)
     first, last = config.stages[0], config.stages[-1]
     count = _dense(config.latent_dim, first.resolution**2 * first.width)
     count += sum(_stage_parameters(config, stage) for stage in config.stages)
@@ -34,7 +37,9 @@ def generator_parameters(config: GeneratorConfig) -> int:
 
 
 def discriminator_parameters(config: DiscriminatorConfig) -> int:
-    """Counts the trainable numbers of `transgan_tf.Discriminator(config)`."""
+    """Counts the trainable numbers of a configuration's discriminator."""
+    if config.is_resnet:
+        return resnet_estimate.discriminator_parameters(config)
     count = 0
     for index, stage in enumerate(config.stages):
         if config.embedding_width(index):
@@ -145,7 +150,8 @@ def training_memory(config: Config, replicas: int = 1) -> MemoryEstimate:
     the room of both updates between steps, as resident memory shows. Without
     XLA it is 1.8 times, and a penalty's second derivative holds 12 tensors more
     as large as the attention weights of one block, those of the
-    discriminator's largest.
+    discriminator's largest. A ResNet's is counted by
+    `transgan_tf.resnet_estimate.kept_bytes`.
 
     The program: TensorFlow, and each block's share of graph and machine code,
     twice if recomputed.
@@ -179,21 +185,25 @@ def training_memory(config: Config, replicas: int = 1) -> MemoryEstimate:
 
 
 def _program(config):
-    base, block = _PROGRAM, _BLOCK
-    if not config.training.jit:
-        base, block = _PROGRAM_NO_XLA, _BLOCK_NO_XLA
-    return base + block * _traced_blocks(config)
+    jit = config.training.jit
+    size = _PROGRAM if jit else _PROGRAM_NO_XLA
+    for network in (config.generator, config.discriminator):
+        block = _RESIDUAL_BLOCK if network.is_resnet else _BLOCK
+        block = block if jit else _BLOCK_NO_XLA
+        size += block * _traced_blocks(network, config)
+    return size
 
 
-def _traced_blocks(config):
-    """Counts the blocks in both updates' graphs, recomputed ones twice."""
+def _traced_blocks(network, config):
+    """Counts a network's blocks in both updates' graphs."""
     recomputed = config.rematerialized_stages()
     count = 0
-    for network in (config.generator, config.discriminator):
-        for stage in network.stages:
-            times = 2 if network.stage_name(stage) in recomputed else 1
-            count += times * stage.depth
-    return count + times  # The CLS token's, of the discriminator's last stage.
+    for stage in network.stages:
+        times = 2 if network.stage_name(stage) in recomputed else 1
+        count += times * stage.depth
+    if network is config.discriminator and not network.is_resnet:
+        count += times  # The CLS token's, of the last stage.
+    return count
 
 
 def _update_activations(config, replicas):
@@ -239,6 +249,9 @@ def _kept_bytes(network, config):
         which is 0 if none is recomputed; both as they are laid out.
     """
     recomputed = config.rematerialized_stages()
+    if network.is_resnet:
+        jit = config.training.jit
+        return resnet_estimate.kept_bytes(network, recomputed, jit)
     number = _FLOAT32 if config.training.precision == "float32" else _HALF
     # The softmax is float32; what is multiplied by it is not.
     attention = _FLOAT32 if number == _FLOAT32 else _FLOAT32 + _HALF

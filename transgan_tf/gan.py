@@ -7,15 +7,15 @@ import tensorflow as tf
 
 from transgan_tf.augment import DiffAugment
 from transgan_tf.configs import Config
-from transgan_tf.discriminator import Discriminator
 from transgan_tf.ema import ema_decay
 from transgan_tf.ema import update_average
-from transgan_tf.generator import Generator
 from transgan_tf.loss_scale import LossScale
 from transgan_tf.loss_scale import enlarge
 from transgan_tf.loss_scale import shrink
 from transgan_tf.losses import drift
 from transgan_tf.losses import get_loss
+from transgan_tf.networks import make_discriminator
+from transgan_tf.networks import make_generator
 from transgan_tf.optimizers import paper_adam
 from transgan_tf.randomness import Draws
 from transgan_tf.randomness import fold_in
@@ -56,8 +56,8 @@ class TransGAN(keras.Model):
     weights.
 
     Args:
-        generator: `Generator`.
-        discriminator: `Discriminator`.
+        generator: `Generator` or `ResNetGenerator`.
+        discriminator: `Discriminator` or `ResNetDiscriminator`.
 
     Example:
 
@@ -75,7 +75,7 @@ class TransGAN(keras.Model):
         super().__init__(**kwargs)
         self.generator = generator
         self.discriminator = discriminator
-        self.ema_generator = Generator(
+        self.ema_generator = make_generator(
             generator.config, dtype=generator.dtype_policy, name="ema_generator"
         )
         self.ema_generator.trainable = False
@@ -453,8 +453,8 @@ def make_gan(config: Config) -> TransGAN:
         )
 
     gan = TransGAN(
-        Generator(config.generator, dtype=policy),
-        Discriminator(config.discriminator, dtype=policy),
+        make_generator(config.generator, dtype=policy),
+        make_discriminator(config.discriminator, dtype=policy),
     )
     gan.compile(
         optimizer(training.generator_learning_rate, 1),

@@ -92,6 +92,7 @@ class Generator(keras.Model):
         # === Config ===
         if isinstance(config, dict):
             config = from_dict(GeneratorConfig, config)
+        config.require_architecture("transformer")
         self.config = config
         # === Layers ===
         policy = self.dtype_policy

@@ -1,4 +1,4 @@
-"""The authors' initial distributions.
+"""Initial distributions: the authors', and those of the convolutional pair.
 
 Dense layers of the generator and all biases of convolutions start as PyTorch's
 defaults do, uniform within 1 / sqrt(fan_in). The discriminator's dense layers
@@ -47,4 +47,22 @@ def dense(units, fan_in, initialization, **kwargs) -> keras.layers.Dense:
         kernel, bias = fan_in_uniform(fan_in), fan_in_uniform(fan_in)
     return keras.layers.Dense(
         units, kernel_initializer=kernel, bias_initializer=bias, **kwargs
+    )
+
+
+def convolution(width, size, gain=2.0, **kwargs) -> keras.layers.Conv2D:
+    """Returns a convolution that keeps a map's sides, its biases 0.
+
+    The kernel starts uniform with the variance 2 * gain / (fan_in + fan_out),
+    as in Gulrajani et al. 2017 (https://arxiv.org/abs/1704.00028).
+
+    Args:
+        width: channels of the output.
+        size: side of the kernel.
+        gain: 2 (He et al.'s) before an activation, else 1 (Xavier's).
+        **kwargs: passed to `keras.layers.Conv2D`.
+    """
+    kernel = keras.initializers.VarianceScaling(gain, "fan_avg", "uniform")
+    return keras.layers.Conv2D(
+        width, size, padding="same", kernel_initializer=kernel, **kwargs
     )

@@ -1,4 +1,4 @@
-"""Normalizations of a transformer block."""
+"""Normalizations of the networks' blocks, over the last axis."""
 
 import keras
 from keras import ops
@@ -97,14 +97,18 @@ class TokenScaling(keras.layers.Layer):
         return config
 
 
-_NORMS = {"layer_norm": LayerNorm, "token_scaling": TokenScaling}
+_NORMS = {
+    "layer_norm": LayerNorm,
+    "token_scaling": TokenScaling,
+    "none": keras.layers.Identity,
+}
 
 
 def make_norm(kind: str, **kwargs) -> keras.layers.Layer:
     """Returns the normalization that a configuration names.
 
     Args:
-        kind: `"layer_norm"` or `"token_scaling"`.
+        kind: `"layer_norm"`, `"token_scaling"` or `"none"`.
         **kwargs: passed to the layer.
     """
     require_choice("norm", kind, _NORMS)

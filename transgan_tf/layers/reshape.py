@@ -106,6 +106,21 @@ def bicubic_upsample(x):
     return ops.einsum("cw,brwd->brcd", horizontal, x)
 
 
+def nearest_upsample(x):
+    """Doubles a map's sides: `(B, H, W, D)` to `(B, 2*H, 2*W, D)`."""
+    return ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def mean_pool(x):
+    """Averages a map over 2 x 2 cells: `(B, 2*H, 2*W, D)` to `(B, H, W, D)`."""
+    height, width, channels = x.shape[1:]
+    rows, columns = height // 2, width // 2
+    cells = ops.reshape(x, (-1, rows, 2, columns, 2, channels))
+    # In float32: the sum of four can overflow float16.
+    wide = ops.mean(ops.cast(cells, "float32"), axis=(2, 4))
+    return ops.cast(wide, x.dtype)
+
+
 UPSAMPLERS = {"bicubic": bicubic_upsample, "pixel_shuffle": pixel_shuffle}
 
 
@@ -260,13 +275,8 @@ class TokenPooling(keras.layers.Layer):
             )
 
     def call(self, x):
-        channels = x.shape[-1]
-        rows, columns = self.height // 2, self.width // 2
-        x = ops.reshape(x, (-1, rows, 2, columns, 2, channels))
-        # In float32: the sum of four can overflow float16.
-        wide = ops.mean(ops.cast(x, "float32"), axis=(2, 4))
-        wide = ops.cast(wide, x.dtype)  # (B, H/2, W/2, D)
-        return map_to_tokens(wide)  # (B, N/4, D)
+        x = mean_pool(tokens_to_map(x, self.height, self.width))
+        return map_to_tokens(x)  # (B, N/4, D)
 
     def compute_output_shape(self, input_shape):
         batch, tokens, channels = input_shape
