@@ -79,6 +79,25 @@ def products_of(graph):
     return total
 
 
+def test_a_resnet_by_hand():
+    convolutional = {"architecture": "resnet", "norm": "none"}
+    config = GeneratorConfig(
+        (Stage(6, 4, 1), Stage(12, 2, 1)),
+        latent_dim=7,
+        **convolutional,
+    )
+    weights = 2 * 7 * 36 * 4 + 2 * (2 * 36 * 9 * 4 * 4)
+    weights += 2 * 144 * 9 * (4 * 2 + 2 * 2) + 2 * 36 * 4 * 2
+    weights += 2 * 144 * 9 * 2 * 3
+    assert generator_products(config) == Products(weights)
+    config = DiscriminatorConfig(
+        (Stage(5, 6, 1),), image_size=10, **convolutional
+    )
+    # Two convolutions of the image's resolution, the shortcut after pooling.
+    weights = 2 * 100 * 9 * (3 * 6 + 6 * 6) + 2 * 25 * 3 * 6 + 2 * 6
+    assert discriminator_products(config) == Products(weights)
+
+
 GRIDS = ("grid", "standard", "axis", "nystrom")
 
 

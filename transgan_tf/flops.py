@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from transgan_tf.configs import Config
 from transgan_tf.configs import DiscriminatorConfig
 from transgan_tf.configs import GeneratorConfig
+from transgan_tf.resnet_estimate import blocks
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ def generator_products(config: GeneratorConfig) -> Products:
     """Returns the products of one image's pass through a generator."""
     first, last = config.stages[0], config.stages[-1]
     total = _dense(1, config.latent_dim, first.resolution**2 * first.width)
+    if config.is_resnet:
+        total += _residual_blocks(config)
+        return total + _convolution(
+            last.resolution, 3, last.width, config.channels
+        )
     for stage in config.stages:
         total += _stage(config, stage)
     return total + _dense(last.resolution**2, last.width, config.channels)
@@ -57,6 +63,9 @@ def generator_products(config: GeneratorConfig) -> Products:
 
 def discriminator_products(config: DiscriminatorConfig) -> Products:
     """Returns the products of one image's pass through a discriminator."""
+    if config.is_resnet:
+        last = config.stages[-1]
+        return _residual_blocks(config) + _dense(1, last.width, 1)
     total = Products()
     for index, stage in enumerate(config.stages):
         pixels = config.patch_size(index) ** 2 * config.channels
@@ -68,6 +77,21 @@ def discriminator_products(config: DiscriminatorConfig) -> Products:
     total += _dense_layers(config, tokens, last.width)
     total += Products(attention=4 * tokens**2 * last.width)
     return total + _dense(1, last.width, 1)
+
+
+def _residual_blocks(config):
+    total = Products()
+    for stage, resolution, inputs in blocks(config):
+        smaller, larger = sorted((resolution, stage.resolution))
+        total += _convolution(larger, 3, inputs, stage.width)
+        total += _convolution(larger, 3, stage.width, stage.width)
+        if (resolution, inputs) != (stage.resolution, stage.width):
+            total += _convolution(smaller, 1, inputs, stage.width)
+    return total
+
+
+def _convolution(resolution, side, inputs, width):
+    return _dense(resolution**2, side**2 * inputs, width)
 
 
 def _stage(config, stage):

@@ -28,7 +28,7 @@ def discriminator_parameters(config: DiscriminatorConfig) -> int:
     return count + _norm(config, width) + width + 1
 
 
-def _blocks(config: NetworkConfig) -> Iterator[tuple[Stage, int, int]]:
+def blocks(config: NetworkConfig) -> Iterator[tuple[Stage, int, int]]:
     """Yields each block's stage, and resolution and width of its input."""
     if isinstance(config, DiscriminatorConfig):
         resolution, inputs = config.image_size, config.channels
@@ -44,7 +44,7 @@ def _blocks(config: NetworkConfig) -> Iterator[tuple[Stage, int, int]]:
 def _all_blocks(config):
     """Counts the blocks as if none took an image."""
     count = 0
-    for stage, resolution, inputs in _blocks(config):
+    for stage, resolution, inputs in blocks(config):
         width = stage.width
         count += _convolution(3, inputs, width) + _convolution(3, width, width)
         count += _norm(config, inputs) + _norm(config, width)
@@ -80,7 +80,7 @@ def kept_bytes(
         Bytes kept all along, and bytes made again for one block at a time.
     """
     kept, again = 0.0, 0.0
-    for stage, resolution, _ in _blocks(config):
+    for stage, resolution, _ in blocks(config):
         side = max(stage.resolution, resolution)
         inside = 4 * side**2 * stage.width * (_XLA if jit else _NO_XLA)
         if config.stage_name(stage) in recomputed:
