@@ -13,13 +13,17 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 from typing import Literal
+
+import tyro
 
 from transgan_tf import cli
 from transgan_tf.benchmark_memory import reset_peak
 from transgan_tf.benchmark_memory import resident
 from transgan_tf.checked import UserError
 from transgan_tf.configs import PRECISIONS
+from transgan_tf.configs import Config
 from transgan_tf.presets import get_preset
 
 PARTS = ("sampling", "discriminator", "generator", "step")
@@ -27,6 +31,8 @@ Parts = dict[str, Callable[[], None]]
 # Of the CIFAR-10 recipe: discriminator updates of a step, and how many times
 # the discriminator's batch the generator's is.
 N_CRITIC, FACTOR = 4, 2
+# What each implementation's process runs.
+CODE = "from transgan_tf import benchmark_peers; benchmark_peers.serve()"
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,21 @@ class Arguments:
     """Which to compare."""
     precision: Literal[PRECISIONS] = "float32"
     """Ours; the others' is float32."""
+    jit: bool = True
+    """Whether XLA compiles ours."""
+    assignments: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]],
+        tyro.conf.arg(name="set", metavar="FIELD=VALUE"),
+    ] = ()
+    """Change a field of our configuration, such as training.accumulation=2."""
+
+    def changes(self) -> list[str]:
+        """Returns what is changed of our configuration."""
+        flags = [
+            f"training.precision={self.precision}",
+            f"training.jit={self.jit}",
+        ]
+        return [*flags, *self.assignments]
 
 
 def act(arguments: Arguments) -> int:
@@ -71,8 +92,8 @@ def act(arguments: Arguments) -> int:
     for name, clone, changes in others:
         if not clone.is_dir():
             raise UserError(f"--{name} {clone} is no folder: give a clone's")
-        ours = {"batch_size": arguments.batch_size, "changes": list(changes)}
-        ours["changes"].append(f"training.precision={arguments.precision}")
+        changes = [*changes, *arguments.changes()]
+        ours = {"batch_size": arguments.batch_size, "changes": changes}
         theirs = {"batch_size": arguments.batch_size, "clone": str(clone)}
         pair = {"ours": ("ours", ours), name: (name, theirs)}
         print(table(name, arguments.batch_size, compare(pair, arguments)))
@@ -127,11 +148,10 @@ class Turn:
 
     def __init__(self, name: str, options: dict):
         self.name = name
-        code = "from transgan_tf import benchmark_peers as b; b.serve()"
         # The port is written for Keras 2.
         legacy = {"TF_USE_LEGACY_KERAS": "1"} if name == "milmor" else {}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            [sys.executable, "-c", CODE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -203,13 +223,17 @@ def our_parts(batch_size: int, changes: list[str]) -> Parts:
     from transgan_tf.benchmark import make_parts
 
     cli.import_tensorflow_quietly()
+    return make_parts(our_config(batch_size, changes))
+
+
+def our_config(batch_size: int, changes: list[str]) -> Config:
     recipe = (
         f"training.batch_size={batch_size}",
         f"training.generator_batch_factor={FACTOR}",
         f"training.n_critic={N_CRITIC}",
     )
     config = get_preset("cifar10").config
-    return make_parts(config.override([*recipe, *changes]))
+    return config.override([*recipe, *changes])
 
 
 # === The authors' ===
