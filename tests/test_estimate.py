@@ -272,6 +272,14 @@ def test_estimates_are_near_what_xla_lays_out(name, batch_size, case):
     assert memory.activations == pytest.approx(sum(laid_out), rel=0.35)
 
 
+def test_half_precision_and_recomputation_as_recorded():
+    plain, both = (
+        LAID_OUT["celeba_128", 4, case] for case in ("plain", "both")
+    )
+    less = [1 - small / large for small, large in zip(both, plain, strict=True)]
+    assert min(less) >= 0.4
+
+
 # GiB of a whole process at the peak of its second step, as `python -m
 # transgan_tf.benchmark_memory` showed on a CPU.
 RESIDENT = {

@@ -348,7 +348,7 @@ def fit_apart(path, devices, changes):
         (2, {"accumulation": 2}),
         (4, {}),
         (1, {"accumulation": 4}),
-        (2, {"rematerialize": True}),
+        (2, {"rematerialized": ["generator.6", "discriminator.3"]}),
     ],
     ids=str,
 )

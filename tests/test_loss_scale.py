@@ -12,6 +12,7 @@ from transgan_tf.checkpoints import state
 from transgan_tf.gan import make_gan
 from transgan_tf.layers import TokenPooling
 from transgan_tf.layers import TransformerBlock
+from transgan_tf.layers.attention import MultiHeadAttention
 from transgan_tf.layers.norm import make_norm
 from transgan_tf.loss_scale import LossScale
 from transgan_tf.loss_scale import enlarge
@@ -139,6 +140,22 @@ def test_attention_with_large_scores():
     x = tf.random.stateless_normal((2, 4, 6), (1, 2))
     # Scores of thousands, whose exponentials only a softmax bears.
     assert np.isfinite(block(x)).all()
+
+
+def test_the_softmax_is_in_float32(monkeypatch):
+    seen, softmax = [], keras.ops.softmax
+
+    def noted(x, axis):
+        seen.append(x.dtype)
+        return softmax(x, axis=axis)
+
+    monkeypatch.setattr(keras.ops, "softmax", noted)
+    # With relative positions, and without, as in the CLS token's block.
+    for window in (2, None):
+        attention = MultiHeadAttention(1, window, dtype="mixed_float16")
+        attention.build((None, 4, 6))
+        assert attention(tf.ones((2, 4, 6))).dtype == "float16"
+    assert seen == ["float32", "float32"]
 
 
 # === The training step ===

@@ -13,6 +13,7 @@ from transgan_tf import cli
 from transgan_tf import memory
 from transgan_tf import train
 from transgan_tf import training
+from transgan_tf.checked import UserError
 from transgan_tf.estimate import training_memory
 from transgan_tf.gan import TransGAN
 
@@ -61,6 +62,22 @@ def test_training_refuses_before_it_makes_a_folder(monkeypatch, tmp_path):
         training.train(
             smallest_config(), IMAGES, tmp_path / "run", "black", force=True
         )
+
+
+@pytest.mark.parametrize("flags", [[], ["--force"]])
+def test_the_flag_forces(flags, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(memory, "host_memory", lambda: 1000)
+
+    def refuse(*arguments):
+        raise UserError("forced")
+
+    # What comes next.
+    monkeypatch.setattr(training, "open_run", refuse)
+    words = ["--dataset=mnist", f"--run_dir={tmp_path / 'run'}", *flags]
+    assert train.main(words) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert ("forced" in told) == bool(flags)
+    assert ("--force tries it all the same" in told) != bool(flags)
 
 
 def test_what_fits_or_is_not_known_passes(monkeypatch):
@@ -150,9 +167,22 @@ Hint: If you want to see a list of allocated tensors when OOM happens, add
  [Op:__inference_function_40]"""
 
 
+# Of XLA on a GPU, as users of other projects report it.
+XLA_OUT_OF_MEMORY = """Graph execution error:
+
+Detected at node StatefulPartitionedCall
+Out of memory while trying to allocate 17 bytes.
+BufferAssignment OOM Debugging.
+Peak buffers:
+\tSize: 8B
+\t==========================
+\t [[{{node StatefulPartitionedCall}}]] [Op:__inference_function_40]"""
+
+
 @pytest.mark.parametrize(
     ("message", "why"),
     [
+        (XLA_OUT_OF_MEMORY, "Out of memory while trying to allocate 17 bytes"),
         (OUT_OF_MEMORY, "OOM when allocating tensor with shape[9] on CPU:0 by"),
         ("no room\nat all", "no room)"),
         ("", ")"),
@@ -221,8 +251,8 @@ def test_a_dry_run_prints_the_estimate(capsys):
         line = capsys.readouterr().out.strip().splitlines()[-1]
         told = re.fullmatch(
             r"memory: about ([\d.]+) GiB for a process without GPU, "
-            r"or ([\d.]+) GiB of one GPU \(estimates (with|without) XLA; on "
-            r"CPUs they were within 25 % of what was measured, .*",
+            r"or ([\d.]+) GiB of one GPU \(estimates (with|without) XLA; "
+            r"the larger update was within 25 % of what XLA plans .*",
             line,
         )
         host, gpu, compiled = told.groups()

@@ -1,5 +1,6 @@
 """Whole runs: what they write, that they resume, that they stop well."""
 
+import dataclasses
 import fcntl
 import json
 import logging
@@ -329,11 +330,19 @@ def check_near(folder, run):
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_with_another_number_of_micro_batches(run, tmp_path):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accumulation": 2, "generator_accumulation": 4},
+        {"rematerialize": True, "rematerialize_stages": "generator.6"},
+    ],
+    ids=["micro-batches", "recomputed"],
+)
+def test_a_run_goes_on_with_what_takes_less_memory(changes, run, tmp_path):
     folder = back_at_step_3(run, tmp_path / "run")
-    parts = {"accumulation": 2, "generator_accumulation": 4}
-    assert train(run_config(steps=5, **parts), folder) == 0
-    assert load_config(folder).training.accumulation == 2
+    assert train(run_config(steps=5, **changes), folder) == 0
+    saved = dataclasses.asdict(load_config(folder).training)
+    assert saved | changes == saved
     check_near(folder, run)
 
 
@@ -369,6 +378,33 @@ def test_a_lost_best_checkpoint_does_not_stop_saving(tmp_path):
     gan.step.assign(5)
     folder.save(gan)
     assert names(tmp_path) == {"best", "latest", "step-000000005"}
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "expected"),
+    [
+        ("auto", 0, None),
+        ("auto", 1, None),
+        ("auto", 8, "GPU"),
+        ("none", 8, None),
+        ("mirrored", 8, "GPU"),
+        ("mirrored", 0, "CPU"),
+    ],
+)
+def test_strategies_of_gpus_that_are_not_here(
+    name, gpus, expected, monkeypatch
+):
+    found = {
+        kind: [tf.config.LogicalDevice(f"/{kind}:{n}", kind) for n in range(k)]
+        for kind, k in (("GPU", gpus), ("CPU", 2))
+    }
+    monkeypatch.setattr(tf.config, "list_logical_devices", found.get)
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", list)
+    strategy = training.make_strategy(name)
+    if expected is None:
+        assert strategy is tf.distribute.get_strategy()
+    else:
+        assert strategy == [device.name for device in found[expected]]
 
 
 def test_two_processes_cannot_train_in_one_folder(run, tmp_path):

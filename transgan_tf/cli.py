@@ -24,6 +24,7 @@ _BEFORE_REASON = re.compile(
     r"\s*(?:.*\}\} |\(\d+\) \w+: +)?(?:.* Iterator::\S+: )?"
     r"(?:[\w.]*Error: )?(.*)"
 )
+_OUT_OF_MEMORY = re.compile("out of memory|OOM when", re.IGNORECASE)
 
 
 def run(
@@ -154,7 +155,10 @@ def reason(message: str) -> str:
     """
     before, operations, _ = message.partition("\n\t [[")
     lines = before.strip().splitlines() or [""]
-    return _BEFORE_REASON.match(lines[-1 if operations else 0])[1]
+    line = lines[-1 if operations else 0]
+    # XLA lists its buffers after it.
+    memory = [line for line in lines if _OUT_OF_MEMORY.search(line)]
+    return _BEFORE_REASON.match((memory or [line])[0])[1]
 
 
 def _sentence(error):

@@ -23,6 +23,7 @@ CHANGEABLE = (
     "training.steps",
     "training.strategy",
     "training.rematerialize",
+    "training.rematerialize_stages",
     "training.accumulation",
     "training.generator_accumulation",
     "training.max_bad_steps",

@@ -154,9 +154,10 @@ def describe(config: Config) -> str:
     return (
         f"{config.to_json()}{counts}"
         f"memory: about {memory.total / 2**30:.1f} GiB for a process without "
-        f"GPU, or {memory.on_device / 2**30:.1f} GiB of one GPU (estimates "
-        f"{compiled} XLA; on CPUs they were within 25 % of what was measured, "
-        "GPUs were not measured; of several devices each takes less)"
+        f"GPU, or {memory.on_device / 2**30:.2f} GiB of one GPU (estimates "
+        f"{compiled} XLA; the larger update was within 25 % of what XLA plans "
+        "for every preset on a CPU, and the process of those that were "
+        "measured; GPUs were not; of several devices each takes less)"
     )
 
 
