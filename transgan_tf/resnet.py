@@ -8,9 +8,9 @@ Miyato et al. 2018 (SNGAN, https://arxiv.org/abs/1802.05957) use the same
 blocks; their spectral normalization carries vectors from step to step and is
 left out, as the gradient penalty already bounds the slope.
 
-Ours: the transformers' norms, of each position's channels, where both papers
-have batch normalization. So weights are the only state, and each image stands
-alone, as a penalty for each image needs (Gulrajani et al., section 4).
+Ours: the transformers' norms, of each position's channels, where their
+generators have batch normalization. So weights are the only state, and no image
+depends on its batch, as the penalty needs (Gulrajani et al., section 4).
 """
 
 import dataclasses
@@ -42,9 +42,6 @@ class ResidualBlock(keras.layers.Layer):
 
     Call arguments:
         x: map `(B, H, W, D')`, of 0.5, 1 or 2 times the resolution.
-
-    Returns:
-        Map `(B, resolution, resolution, width)`.
     """
 
     def __init__(self, config, stage, takes_image=False, **kwargs):
