@@ -23,7 +23,7 @@ from transgan_tf.checked import from_dict
 from transgan_tf.configs import DiscriminatorConfig
 from transgan_tf.configs import GeneratorConfig
 from transgan_tf.layers.initializers import convolution
-from transgan_tf.layers.norm import make_norm
+from transgan_tf.layers.norm import optional_norm
 from transgan_tf.layers.reshape import mean_pool
 from transgan_tf.layers.reshape import nearest_upsample
 from transgan_tf.remat import call_layer
@@ -51,9 +51,9 @@ class ResidualBlock(keras.layers.Layer):
         self.takes_image = takes_image
         policy = self.dtype_policy
         kind = "none" if takes_image else config.norm
-        self.norm_1 = make_norm(kind, dtype=policy, name="norm_1")
+        self.norm_1 = optional_norm(kind, dtype=policy, name="norm_1")
         self.conv_1 = convolution(self.width, 3, dtype=policy, name="conv_1")
-        self.norm_2 = make_norm(config.norm, dtype=policy, name="norm_2")
+        self.norm_2 = optional_norm(config.norm, dtype=policy, name="norm_2")
         self.conv_2 = convolution(self.width, 3, dtype=policy, name="conv_2")
         self.shortcut = None
 
@@ -109,7 +109,7 @@ class ResNet(keras.Model):
             )
             for n, row in enumerate(rows)
         ]
-        self.norm = make_norm(config.norm, dtype=policy, name="norm")
+        self.norm = optional_norm(config.norm, dtype=policy, name="norm")
 
     def _build_blocks(self, shape):
         for block in self.blocks:
