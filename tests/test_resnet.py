@@ -1,5 +1,6 @@
 """The convolutional pair: numbers by hand, the step, a run, its rules."""
 
+import contextlib
 import dataclasses
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import tensorflow as tf
 from tests.tiny import TRAINING
 from tests.tiny import tiny_discriminator
 from tests.tiny import tiny_generator
+from transgan_tf import ablate
+from transgan_tf import ablation
 from transgan_tf.checked import ConfigError
 from transgan_tf.checkpoints import load_generator
 from transgan_tf.configs import Config
@@ -377,8 +380,11 @@ test_resnet.fit_and_save(sys.argv[1], int(sys.argv[2]))
 
 def fit_and_save(path, devices):
     """Fits two steps on several devices and writes the state to a file."""
-    names = [f"CPU:{number}" for number in range(devices)]
-    strategy = tf.distribute.MirroredStrategy(names)
+    strategy = tf.distribute.get_strategy()
+    if devices > 1:
+        names = [f"CPU:{number}" for number in range(devices)]
+        strategy = tf.distribute.MirroredStrategy(names)
+    assert strategy.num_replicas_in_sync == devices
     keras.utils.set_random_seed(3)
     with strategy.scope():
         gan = make_gan(resnet_config(jit=True, epsilon=1e-3))
@@ -426,7 +432,7 @@ def test_from_training_to_an_export(tmp_path):
     assert shown.shape == (3, 12, 12, 3)
     version = export(tmp_path / "run", tmp_path / "models" / "tiny")
     z = np.float32(rng.standard_normal((3, 5)))
-    with Servable(version) as servable:
+    with contextlib.closing(Servable(version)) as servable:
         signature = servable.signatures["serving_default"]
         images = servable.run(signature, {"latents": z})["images"]
     np.testing.assert_allclose(images, np.clip(generator(z), -1, 1), atol=1e-5)
@@ -493,3 +499,58 @@ def test_fields_survive_a_round_trip():
     assert Config.from_json(config.to_json()) == config
     again = config.override(["generator.norm=none"])
     assert again.generator == dataclasses.replace(config.generator, norm="none")
+
+
+# === The paper's Table 2 ===
+
+
+def test_the_rows_of_table_2():
+    arguments = ablate.Arguments(
+        table=2, steps=7, assignments=("training.batch_size=4",)
+    )
+    configs = arguments.configs()
+    assert list(configs) == list(ablation.ARCHITECTURE_ROWS)
+    policies = ["", ablation.DIFF_AUGMENT] * 2
+    mnist, resnet = (
+        get_preset(name).config for name in ("mnist", "mnist_resnet")
+    )
+    for config, network, policy in zip(
+        configs.values(), (mnist, mnist, resnet, resnet), policies, strict=True
+    ):
+        assert config.generator == network.generator
+        assert config.discriminator == network.discriminator
+        expected = dataclasses.replace(
+            mnist.training, steps=7, batch_size=4, augmentation=policy
+        )
+        assert config.training == expected
+    assert len(arguments.cells(configs)) == 4 * 3
+    titles = [ablation.title(row, config) for row, config in configs.items()]
+    assert titles == [
+        "transformer, not augmented",
+        "transformer, with translation,cutout,color",
+        "ResNet, not augmented",
+        "ResNet, with translation,cutout,color",
+    ]
+
+
+def test_an_augmented_preset_keeps_its_policy():
+    rows = ablate.Arguments(table=2, preset="cifar10").configs()
+    resnet = rows["resnet_augmented"]
+    assert resnet.preset == "cifar10_resnet"
+    assert resnet.training == get_preset("cifar10").config.training
+    assert rows["transformer"].training.augmentation == ""
+    # Scored once, at the end, as the preset is not while training.
+    assert resnet.evaluation.every_images == 500_000 * 4 * 64
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--preset=stl10"], "as mnist and cifar10 do: there is no stl10_resn"),
+        (["--rows", "grid"], "--rows of table 2 must be one of transformer, "),
+        (["--set=generator.heads=1"], "generator.heads must be left out in a"),
+    ],
+)
+def test_mistakes_in_table_2_get_one_sentence(flags, sentence, capsys):
+    assert ablate.main(["--table=2", "--dry_run", *flags]) == 1
+    assert sentence in capsys.readouterr().err

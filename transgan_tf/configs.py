@@ -183,11 +183,11 @@ class NetworkConfig(Checked):
     def _check_resnet(self):
         require_choice(self.field("norm"), self.norm, (*NORMS, "none"))
         rule = "must be left out in a ResNet"
-        plain = dataclasses.fields(self)
-        for name, default in ((f.name, f.default) for f in plain):
-            if name in OF_TRANSFORMERS:
-                value = getattr(self, name)
-                require(value == default, self.field(name), rule, value)
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        # A generator has no multi_scale.
+        for name in filter(defaults.__contains__, OF_TRANSFORMERS):
+            value = getattr(self, name)
+            require(value == defaults[name], self.field(name), rule, value)
         for index, stage in enumerate(self.stages):
             plain = Stage(stage.resolution, stage.width, stage.depth)
             for name in OF_TRANSFORMER_STAGES:

@@ -304,8 +304,8 @@ _MNIST = _preset(
 
 _GULRAJANI = (
     "ours: the ResNet of Gulrajani et al. 2017 "
-    "(https://arxiv.org/abs/1704.00028) in the widths that come nearest to "
-    "the parameters of mnist"
+    "(https://arxiv.org/abs/1704.00028), with fewer stages, in widths that "
+    "give about as many parameters as mnist has"
 )
 _CONVOLUTIONAL = (
     "A baseline to compare the transformer with, by the same recipe: the "
@@ -331,7 +331,7 @@ _MNIST_RESNET = _resnet_of(
     ),
     description="28 px handwritten digits by convolutions, as large as mnist",
     sources={"generator": _GULRAJANI, "discriminator": _GULRAJANI},
-    hardware="2 CPU cores, no GPU",
+    hardware="none yet",
     notes=(
         _CONVOLUTIONAL,
         "The recipe was chosen for the transformers of mnist, and not again "

@@ -8,9 +8,9 @@ Miyato et al. 2018 (SNGAN, https://arxiv.org/abs/1802.05957) use the same
 blocks; their spectral normalization carries vectors from step to step and is
 left out, as the gradient penalty already bounds the slope.
 
-Ours: the transformers' norms, of each position's channels, where both papers
-have batch normalization. So weights are the only state, and each image stands
-alone, as a penalty for each image needs (Gulrajani et al., section 4).
+Ours: the transformers' norms, of each position's channels, where their
+generators have batch normalization. So weights are the only state, and no image
+depends on its batch, as the penalty needs (Gulrajani et al., section 4).
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from transgan_tf.checked import from_dict
 from transgan_tf.configs import DiscriminatorConfig
 from transgan_tf.configs import GeneratorConfig
 from transgan_tf.layers.initializers import convolution
-from transgan_tf.layers.norm import make_norm
+from transgan_tf.layers.norm import optional_norm
 from transgan_tf.layers.reshape import mean_pool
 from transgan_tf.layers.reshape import nearest_upsample
 from transgan_tf.remat import call_layer
@@ -42,9 +42,6 @@ class ResidualBlock(keras.layers.Layer):
 
     Call arguments:
         x: map `(B, H, W, D')`, of 0.5, 1 or 2 times the resolution.
-
-    Returns:
-        Map `(B, resolution, resolution, width)`.
     """
 
     def __init__(self, config, stage, takes_image=False, **kwargs):
@@ -54,9 +51,9 @@ class ResidualBlock(keras.layers.Layer):
         self.takes_image = takes_image
         policy = self.dtype_policy
         kind = "none" if takes_image else config.norm
-        self.norm_1 = make_norm(kind, dtype=policy, name="norm_1")
+        self.norm_1 = optional_norm(kind, dtype=policy, name="norm_1")
         self.conv_1 = convolution(self.width, 3, dtype=policy, name="conv_1")
-        self.norm_2 = make_norm(config.norm, dtype=policy, name="norm_2")
+        self.norm_2 = optional_norm(config.norm, dtype=policy, name="norm_2")
         self.conv_2 = convolution(self.width, 3, dtype=policy, name="conv_2")
         self.shortcut = None
 
@@ -112,7 +109,7 @@ class ResNet(keras.Model):
             )
             for n, row in enumerate(rows)
         ]
-        self.norm = make_norm(config.norm, dtype=policy, name="norm")
+        self.norm = optional_norm(config.norm, dtype=policy, name="norm")
 
     def _build_blocks(self, shape):
         for block in self.blocks:

@@ -97,19 +97,22 @@ class TokenScaling(keras.layers.Layer):
         return config
 
 
-_NORMS = {
-    "layer_norm": LayerNorm,
-    "token_scaling": TokenScaling,
-    "none": keras.layers.Identity,
-}
+_NORMS = {"layer_norm": LayerNorm, "token_scaling": TokenScaling}
 
 
 def make_norm(kind: str, **kwargs) -> keras.layers.Layer:
     """Returns the normalization that a configuration names.
 
     Args:
-        kind: `"layer_norm"`, `"token_scaling"` or `"none"`.
+        kind: `"layer_norm"` or `"token_scaling"`.
         **kwargs: passed to the layer.
     """
     require_choice("norm", kind, _NORMS)
     return _NORMS[kind](**kwargs)
+
+
+def optional_norm(kind: str, **kwargs) -> keras.layers.Layer:
+    """Returns the same, or for `"none"` a layer that changes nothing."""
+    if kind == "none":
+        return keras.layers.Identity(**kwargs)
+    return make_norm(kind, **kwargs)
