@@ -157,6 +157,7 @@ def test_what_cannot_be_scored_at_all_stops_before_training(tmp_path, saved):
         train(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_kept(tmp_path, saved, monkeypatch):
     fids = {0: 1.0, 2: 7.0, 4: 3.0, 5: 5.0}
     score = Evaluator.score

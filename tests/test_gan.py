@@ -244,9 +244,9 @@ def whole():
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param({"accumulation": 2}, marks=pytest.mark.slow),
+        {"accumulation": 2},
         pytest.param({"jit": True}, marks=pytest.mark.slow),
-        {"accumulation": 2, "jit": True},
+        pytest.param({"accumulation": 2, "jit": True}, marks=pytest.mark.slow),
     ],
     ids=["parts", "xla", "parts xla"],
 )
