@@ -358,6 +358,18 @@ def test_several_devices_agree_with_one(devices, changes, one_device, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_strategy_of_one_device_trains(one_device):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    real = np.concatenate([real_images(8, seed) for seed in (0, 1)])
+    data = tf.data.Dataset.from_tensor_slices(real)
+    with strategy.scope():
+        gan = with_descent(tiny_gan())
+    data = data.batch(8, drop_remainder=True)
+    gan.fit(data, epochs=1, verbose=0, shuffle=False)
+    same(one_device, state(gan), 5e-5)
+
+
+@pytest.mark.slow
 def test_several_devices_agree_in_float16(tmp_path):
     half = {"precision": "float16"}
     fit_and_save(tmp_path / "one.npz", **half)

@@ -335,9 +335,9 @@ _MNIST_RESNET = _resnet_of(
     notes=(
         _CONVOLUTIONAL,
         "The recipe was chosen for the transformers of mnist, and not again "
-        "for these networks: with augmentation its rates are too high for "
-        "them (seed 0, the generator's tanh saturated within 200 steps), while "
-        "5e-4 for both networks trains.",
+        "for these networks: with augmentation the generator's gradient "
+        "vanished within 200 steps (seed 0), while 5e-4 for both networks "
+        "trains.",
     ),
 )
 

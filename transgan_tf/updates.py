@@ -37,7 +37,7 @@ def _apply_if(condition, optimizer, gradients, variables):
     def apply(gradients):
         optimizer.apply(gradients, variables)
 
-    if replica_count() == 1:
+    if not tf.distribute.has_strategy():
         tf.cond(condition, lambda: apply(gradients), lambda: None)
         return
 
