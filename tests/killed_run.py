@@ -3,7 +3,8 @@
 `python -m tests.killed_run FOLDER DATASET STEPS [POINT] [--features=FOLDER]`,
 where POINT is the number of the call of `os.fsync` before which the process
 kills itself; a checkpoint makes three: its arrays, its folder, and the file
-`latest`. With features it trains by everything that a run can have, and scores.
+`latest`, and one more where `best` is named. With features it trains by
+everything that a run can have, and scores.
 """
 
 import argparse

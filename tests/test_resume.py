@@ -142,6 +142,7 @@ def test_a_killed_run_with_everything_ends_as_an_undisturbed_one(tmp_path):
                 tmp_path / name, *words, f"--features={features}", dataset=data
             )
             assert status == (-signal.SIGKILL if point else 0), output
+    assert "goes on at step" in output
     check_same(tmp_path / "run", tmp_path / "whole")
     arrays = read_arrays(tmp_path / "run")[1]
     scale = float(arrays["loss_scales/generator/scale"])

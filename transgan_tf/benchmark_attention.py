@@ -1,6 +1,5 @@
 """What attention costs: `python -m transgan_tf.benchmark_attention`."""
 
-import ctypes
 import dataclasses
 import json
 import statistics
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from transgan_tf import cli
+from transgan_tf.benchmark_memory import reset_peak
 from transgan_tf.benchmark_memory import resident
 from transgan_tf.benchmark_memory import run_apart
 from transgan_tf.checked import from_dict
@@ -140,10 +140,7 @@ def measure(config: GeneratorConfig, jit: bool) -> dict:
     # XLA keeps its room between runs: what is there after one is no base.
     base = resident()
     run(x)
-    # The peak of compiling must not count.
-    ctypes.CDLL(None).malloc_trim(0)
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
+    reset_peak()  # That of compiling must not count.
     times = []
     for _ in range(3):
         start = time.monotonic()
