@@ -163,9 +163,13 @@ def test_thirty_random_kills_lose_nothing(tmp_path):
         name = ("mnist", "records")[number % 2]
         folder = tmp_path / name
         process = start(folder, steps, dataset=datasets[name])
-        if number % 3:
+        if number % 3 == 2:
             wait_for_a_checkpoint(folder / "checkpoints", process)
             time.sleep(moments.uniform(0, 0.2))
+        elif number % 3 == 1:
+            wait_for_a_checkpoint(folder / "checkpoints", process)
+            wait_for_a_writing(folder / "checkpoints", process)
+            time.sleep(moments.uniform(0, 0.01))
         else:
             # While it starts, restores, cuts its curves, or compiles.
             time.sleep(moments.uniform(0, 20))
@@ -192,6 +196,12 @@ def wait_for_a_checkpoint(folder, process):
     while newest() == before:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
+
+
+def wait_for_a_writing(folder, process):
+    """Waits until the process has begun to write a checkpoint."""
+    while not any(folder.glob(".*.tmp")):
+        assert process.poll() is None, process.communicate()[0]
 
 
 # === What is damaged ===
