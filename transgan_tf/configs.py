@@ -46,6 +46,8 @@ LARGEST_GLOBAL_RESOLUTION = 32
 DEFAULT_WINDOW = 16
 # The authors' `cfg.py --num_landmarks`.
 DEFAULT_LANDMARKS = 64
+# Of the pseudo-inverse (https://arxiv.org/abs/2102.03902).
+NYSTROM_ITERATIONS = 6
 
 # What networks and stages have that a ResNet has no use for.
 OF_TRANSFORMERS = (
@@ -237,10 +239,12 @@ class NetworkConfig(Checked):
         if self.is_resnet:
             return ()
         tokens = stage.resolution**2
+        inverse = 4 * NYSTROM_ITERATIONS + 1  # And what it is the inverse of.
         scores = {
             "standard": tokens**2,
             "axis": 2 * tokens * stage.resolution,
-            "nystrom": 2 * tokens * self.landmarks + 25 * self.landmarks**2,
+            "nystrom": 2 * tokens * self.landmarks
+            + inverse * self.landmarks**2,
         }
         kind = self.attention_of(stage)
         if kind == "grid":

@@ -8,6 +8,7 @@ they have few operations, though not always little time.
 
 from dataclasses import dataclass
 
+from transgan_tf.configs import NYSTROM_ITERATIONS
 from transgan_tf.configs import Config
 from transgan_tf.configs import DiscriminatorConfig
 from transgan_tf.configs import GeneratorConfig
@@ -129,7 +130,7 @@ def _attention(config, stage):
     tokens, landmarks = stage.resolution**2, config.landmarks
     # Scores to, from and among landmarks, and values by way of them.
     block = stage.width * (8 * tokens * landmarks + 4 * landmarks**2)
-    inverse = 6 * 4 * 2 * landmarks**3
+    inverse = NYSTROM_ITERATIONS * 4 * 2 * landmarks**3
     yield from [block + config.heads * inverse] * stage.depth
 
 

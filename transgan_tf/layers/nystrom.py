@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from transgan_tf.configs import NYSTROM_ITERATIONS
 from transgan_tf.layers.attention import SelfAttention
 
 
@@ -69,7 +70,7 @@ class NystromSelfAttention(SelfAttention):
         self,
         heads,
         landmarks,
-        iterations=6,
+        iterations=NYSTROM_ITERATIONS,
         initialization="fan_in_uniform",
         **kwargs,
     ):
