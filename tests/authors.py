@@ -16,9 +16,9 @@ import numpy as np
 from transgan_tf.authors import discriminator_entries
 from transgan_tf.authors import generator_entries
 from transgan_tf.authors import relative_position_index
-from transgan_tf.configs import DiscriminatorConfig
-from transgan_tf.configs import GeneratorConfig
-from transgan_tf.configs import Stage
+from transgan_tf.network_configs import DiscriminatorConfig
+from transgan_tf.network_configs import GeneratorConfig
+from transgan_tf.network_configs import Stage
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 

@@ -23,8 +23,8 @@ from transgan_tf import cli
 from transgan_tf import fitting
 from transgan_tf import training
 from transgan_tf.configs import EvaluationConfig
-from transgan_tf.configs import Stage
 from transgan_tf.gan import TransGAN
+from transgan_tf.network_configs import Stage
 from transgan_tf.stores import ArrayStore
 from transgan_tf.stores import DataError
 from transgan_tf.stream import step_batches

@@ -12,8 +12,6 @@ from tests.test_layers import softmax
 from tests.tiny import tiny_discriminator
 from tests.tiny import tiny_generator
 from transgan_tf.checked import from_dict
-from transgan_tf.configs import GeneratorConfig
-from transgan_tf.configs import Stage
 from transgan_tf.discriminator import Discriminator
 from transgan_tf.layers import AxisSelfAttention
 from transgan_tf.layers import GridSelfAttention
@@ -23,6 +21,8 @@ from transgan_tf.layers import RelativePosition
 from transgan_tf.layers import TransformerBlock
 from transgan_tf.layers.block import make_blocks
 from transgan_tf.layers.nystrom import pseudo_inverse
+from transgan_tf.network_configs import GeneratorConfig
+from transgan_tf.network_configs import Stage
 
 
 def moderate(layer, input_shape):

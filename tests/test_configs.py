@@ -12,8 +12,8 @@ from transgan_tf.checked import ConfigError
 from transgan_tf.checked import differences
 from transgan_tf.configs import Config
 from transgan_tf.configs import EvaluationConfig
-from transgan_tf.configs import Stage
 from transgan_tf.configs import TrainingConfig
+from transgan_tf.network_configs import Stage
 
 
 def generator_with(*rows, **fields):

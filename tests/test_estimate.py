@@ -6,12 +6,12 @@ import pytest
 
 from transgan_tf import benchmark_layout
 from transgan_tf import benchmark_memory
-from transgan_tf.configs import DiscriminatorConfig
-from transgan_tf.configs import GeneratorConfig
-from transgan_tf.configs import Stage
 from transgan_tf.estimate import discriminator_parameters
 from transgan_tf.estimate import generator_parameters
 from transgan_tf.estimate import training_memory
+from transgan_tf.network_configs import DiscriminatorConfig
+from transgan_tf.network_configs import GeneratorConfig
+from transgan_tf.network_configs import Stage
 from transgan_tf.presets import get_preset
 from transgan_tf.presets import preset_names
 

@@ -8,9 +8,6 @@ import tensorflow as tf
 from tests.tiny import tiny_config
 from tests.tiny import tiny_discriminator
 from tests.tiny import tiny_generator
-from transgan_tf.configs import DiscriminatorConfig
-from transgan_tf.configs import GeneratorConfig
-from transgan_tf.configs import Stage
 from transgan_tf.discriminator import Discriminator
 from transgan_tf.flops import Products
 from transgan_tf.flops import discriminator_products
@@ -18,6 +15,9 @@ from transgan_tf.flops import generator_products
 from transgan_tf.flops import step_flops
 from transgan_tf.gan import make_gan
 from transgan_tf.generator import Generator
+from transgan_tf.network_configs import DiscriminatorConfig
+from transgan_tf.network_configs import GeneratorConfig
+from transgan_tf.network_configs import Stage
 from transgan_tf.presets import get_preset
 from transgan_tf.randomness import root_seed
 from transgan_tf.splitting import read_weights

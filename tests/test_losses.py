@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from transgan_tf import configs
+from transgan_tf import network_configs
 from transgan_tf.augment import OPERATIONS
 from transgan_tf.checked import ConfigError
 from transgan_tf.layers.norm import make_norm
@@ -34,8 +35,8 @@ def mean(values):
 def test_configurations_know_the_names_of_all_registries():
     assert set(configs.LOSSES) == set(ADVERSARIAL_LOSSES)
     assert set(configs.AUGMENTATIONS) == set(OPERATIONS)
-    assert set(configs.UPSAMPLES) == set(UPSAMPLERS)
-    for norm in configs.NORMS:
+    assert set(network_configs.UPSAMPLES) == set(UPSAMPLERS)
+    for norm in network_configs.NORMS:
         make_norm(norm)
 
 

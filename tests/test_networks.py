@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from tests.tiny import tiny_discriminator
 from tests.tiny import tiny_generator
-from transgan_tf.configs import DiscriminatorConfig
-from transgan_tf.configs import GeneratorConfig
-from transgan_tf.configs import Stage
 from transgan_tf.discriminator import Discriminator
 from transgan_tf.generator import Generator
+from transgan_tf.network_configs import DiscriminatorConfig
+from transgan_tf.network_configs import GeneratorConfig
+from transgan_tf.network_configs import Stage
 from transgan_tf.randomness import Draws
 from transgan_tf.randomness import root_seed
 from transgan_tf.resnet import ResNetDiscriminator

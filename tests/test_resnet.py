@@ -19,9 +19,6 @@ from transgan_tf import ablation
 from transgan_tf.checked import ConfigError
 from transgan_tf.checkpoints import load_generator
 from transgan_tf.configs import Config
-from transgan_tf.configs import DiscriminatorConfig
-from transgan_tf.configs import GeneratorConfig
-from transgan_tf.configs import Stage
 from transgan_tf.configs import TrainingConfig
 from transgan_tf.discriminator import Discriminator
 from transgan_tf.estimate import discriminator_parameters
@@ -29,6 +26,9 @@ from transgan_tf.estimate import generator_parameters
 from transgan_tf.estimate import training_memory
 from transgan_tf.gan import make_gan
 from transgan_tf.generator import Generator
+from transgan_tf.network_configs import DiscriminatorConfig
+from transgan_tf.network_configs import GeneratorConfig
+from transgan_tf.network_configs import Stage
 from transgan_tf.networks import make_discriminator
 from transgan_tf.networks import make_generator
 from transgan_tf.presets import get_preset

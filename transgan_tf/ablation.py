@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from transgan_tf.checked import ConfigError
-from transgan_tf.configs import ATTENTIONS
 from transgan_tf.configs import Config
-from transgan_tf.configs import DiscriminatorConfig
-from transgan_tf.configs import GeneratorConfig
-from transgan_tf.configs import Stage
 from transgan_tf.estimate import discriminator_parameters
 from transgan_tf.estimate import generator_parameters
+from transgan_tf.network_configs import ATTENTIONS
+from transgan_tf.network_configs import DiscriminatorConfig
+from transgan_tf.network_configs import GeneratorConfig
+from transgan_tf.network_configs import Stage
 from transgan_tf.presets import get_preset
 from transgan_tf.presets import preset_names
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from transgan_tf.checked import ConfigError
-from transgan_tf.configs import DiscriminatorConfig
-from transgan_tf.configs import GeneratorConfig
-from transgan_tf.configs import NetworkConfig
+from transgan_tf.network_configs import DiscriminatorConfig
+from transgan_tf.network_configs import GeneratorConfig
+from transgan_tf.network_configs import NetworkConfig
 
 # Buffers of the discriminators' augmentation, there with some policies; no
 # weights.

@@ -15,12 +15,12 @@ import tyro
 from transgan_tf import cli
 from transgan_tf.benchmark_memory import reset_peak
 from transgan_tf.benchmark_memory import resident
-from transgan_tf.configs import ATTENTIONS
 from transgan_tf.configs import PRECISIONS
 from transgan_tf.configs import Config
 from transgan_tf.estimate import discriminator_parameters
 from transgan_tf.estimate import generator_parameters
 from transgan_tf.flops import step_flops
+from transgan_tf.network_configs import ATTENTIONS
 from transgan_tf.presets import get_preset
 
 # Side of the square matrices whose product is the machine's peak.

@@ -15,9 +15,9 @@ from transgan_tf.benchmark_memory import resident
 from transgan_tf.benchmark_memory import run_apart
 from transgan_tf.checked import from_dict
 from transgan_tf.checked import require
-from transgan_tf.configs import ATTENTIONS
-from transgan_tf.configs import GeneratorConfig
-from transgan_tf.configs import Stage
+from transgan_tf.network_configs import ATTENTIONS
+from transgan_tf.network_configs import GeneratorConfig
+from transgan_tf.network_configs import Stage
 
 # Of the scores, their exponentials and the gradient: what is there at once.
 _COPIES = 3

@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 from transgan_tf.checked import from_dict
-from transgan_tf.configs import DiscriminatorConfig
 from transgan_tf.layers import ClassToken
 from transgan_tf.layers import PatchEmbedding
 from transgan_tf.layers import PositionEmbedding
@@ -16,6 +15,7 @@ from transgan_tf.layers.block import make_blocks
 from transgan_tf.layers.block import run_blocks
 from transgan_tf.layers.initializers import dense
 from transgan_tf.layers.norm import make_norm
+from transgan_tf.network_configs import DiscriminatorConfig
 from transgan_tf.remat import call_layer
 
 

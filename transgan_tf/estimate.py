@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from transgan_tf import resnet_estimate
 from transgan_tf.configs import Config
-from transgan_tf.configs import DiscriminatorConfig
-from transgan_tf.configs import GeneratorConfig
-from transgan_tf.configs import NetworkConfig
+from transgan_tf.network_configs import DiscriminatorConfig
+from transgan_tf.network_configs import GeneratorConfig
+from transgan_tf.network_configs import NetworkConfig
 
 # Bytes of a number.
 _FLOAT32, _HALF = 4, 2

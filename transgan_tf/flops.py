@@ -8,10 +8,10 @@ they have few operations, though not always little time.
 
 from dataclasses import dataclass
 
-from transgan_tf.configs import NYSTROM_ITERATIONS
 from transgan_tf.configs import Config
-from transgan_tf.configs import DiscriminatorConfig
-from transgan_tf.configs import GeneratorConfig
+from transgan_tf.network_configs import NYSTROM_ITERATIONS
+from transgan_tf.network_configs import DiscriminatorConfig
+from transgan_tf.network_configs import GeneratorConfig
 from transgan_tf.resnet_estimate import blocks
 
 

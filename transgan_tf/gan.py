@@ -142,7 +142,7 @@ class TransGAN(keras.Model):
             augment: `DiffAugment`, or None for no augmentation.
             jit: whether XLA compiles the functions that compute gradients.
             rematerialized: names of the stages whose blocks are recomputed, see
-                `transgan_tf.configs.NetworkConfig.stage_name`.
+                `transgan_tf.network_configs.NetworkConfig.stage_name`.
             **kwargs: passed to `keras.Model.compile`.
 
         The others are the fields of `transgan_tf.configs.TrainingConfig`.

@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 from transgan_tf.checked import from_dict
-from transgan_tf.configs import GeneratorConfig
 from transgan_tf.layers import PositionEmbedding
 from transgan_tf.layers import Upsampling
 from transgan_tf.layers.block import make_blocks
@@ -14,6 +13,7 @@ from transgan_tf.layers.block import run_blocks
 from transgan_tf.layers.initializers import dense
 from transgan_tf.layers.initializers import fan_in_uniform
 from transgan_tf.layers.reshape import tokens_to_map
+from transgan_tf.network_configs import GeneratorConfig
 
 
 class GeneratorStage(keras.layers.Layer):

@@ -1,9 +1,9 @@
 """The networks that configurations describe."""
 
-from transgan_tf.configs import DiscriminatorConfig
-from transgan_tf.configs import GeneratorConfig
 from transgan_tf.discriminator import Discriminator
 from transgan_tf.generator import Generator
+from transgan_tf.network_configs import DiscriminatorConfig
+from transgan_tf.network_configs import GeneratorConfig
 from transgan_tf.resnet import ResNetDiscriminator
 from transgan_tf.resnet import ResNetGenerator
 

@@ -13,11 +13,11 @@ from dataclasses import replace
 
 from transgan_tf.checked import require_choice
 from transgan_tf.configs import Config
-from transgan_tf.configs import DiscriminatorConfig
 from transgan_tf.configs import EvaluationConfig
-from transgan_tf.configs import GeneratorConfig
-from transgan_tf.configs import Stage
 from transgan_tf.configs import TrainingConfig
+from transgan_tf.network_configs import DiscriminatorConfig
+from transgan_tf.network_configs import GeneratorConfig
+from transgan_tf.network_configs import Stage
 
 NOT_MEASURED = "not measured"
 

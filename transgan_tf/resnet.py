@@ -20,12 +20,12 @@ import keras
 from keras import ops
 
 from transgan_tf.checked import from_dict
-from transgan_tf.configs import DiscriminatorConfig
-from transgan_tf.configs import GeneratorConfig
 from transgan_tf.layers.initializers import convolution
 from transgan_tf.layers.norm import optional_norm
 from transgan_tf.layers.reshape import mean_pool
 from transgan_tf.layers.reshape import nearest_upsample
+from transgan_tf.network_configs import DiscriminatorConfig
+from transgan_tf.network_configs import GeneratorConfig
 from transgan_tf.remat import call_layer
 
 

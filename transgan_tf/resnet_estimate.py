@@ -3,10 +3,10 @@
 from collections.abc import Collection
 from collections.abc import Iterator
 
-from transgan_tf.configs import DiscriminatorConfig
-from transgan_tf.configs import GeneratorConfig
-from transgan_tf.configs import NetworkConfig
-from transgan_tf.configs import Stage
+from transgan_tf.network_configs import DiscriminatorConfig
+from transgan_tf.network_configs import GeneratorConfig
+from transgan_tf.network_configs import NetworkConfig
+from transgan_tf.network_configs import Stage
 
 # Measured, see `kept_bytes`.
 _XLA, _NO_XLA, _OUTPUT = 3.7, 7.0, 1.9

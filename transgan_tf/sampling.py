@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from transgan_tf.configs import GeneratorConfig
+from transgan_tf.network_configs import GeneratorConfig
 from transgan_tf.randomness import Draws
 from transgan_tf.randomness import latents
 from transgan_tf.randomness import root_seed

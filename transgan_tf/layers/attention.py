@@ -80,8 +80,10 @@ class SelfAttention(keras.layers.Layer):
         qkv = self.qkv(x)  # (B, N, 3*D)
         qkv = ops.reshape(qkv, (-1, tokens, 3, self.heads, head_dim))
         qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # (3, B, h, N, D/h)
-        query, key, value = qkv[0] * head_dim**-0.5, qkv[1], qkv[2]
-        x = ops.transpose(self.attend(query, key, value), (0, 2, 1, 3))
+        # Slices instead would each have a gradient of the size of all three.
+        query, key, value = ops.unstack(qkv, 3)  # (B, h, N, D/h) each
+        x = self.attend(query * head_dim**-0.5, key, value)
+        x = ops.transpose(x, (0, 2, 1, 3))
         x = ops.reshape(x, (-1, tokens, width))  # (B, N, D)
         return self.projection(x)
 

@@ -1,10 +1,9 @@
 """The transformer block of both networks."""
 
 import keras
-from keras import ops
 
 from transgan_tf.checked import require_choice
-from transgan_tf.configs import ATTENTIONS
+from transgan_tf.layers.activation import gelu
 from transgan_tf.layers.attention import AttentionNoise
 from transgan_tf.layers.attention import GridSelfAttention
 from transgan_tf.layers.attention import MultiHeadAttention
@@ -12,6 +11,7 @@ from transgan_tf.layers.axis import AxisSelfAttention
 from transgan_tf.layers.initializers import dense
 from transgan_tf.layers.norm import make_norm
 from transgan_tf.layers.nystrom import NystromSelfAttention
+from transgan_tf.network_configs import ATTENTIONS
 from transgan_tf.remat import call_layer
 
 
@@ -139,7 +139,7 @@ class TransformerBlock(keras.layers.Layer):
             y = self.noise(y, draws=draws)
         x = x + self.attention(y)
         y = self.mlp_1(self.norm_2(x))  # (B, N, mlp_ratio * D)
-        return x + self.mlp_2(ops.gelu(y, approximate=False))
+        return x + self.mlp_2(gelu(y))
 
     def compute_output_shape(self, input_shape):
         return input_shape

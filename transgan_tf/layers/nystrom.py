@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from transgan_tf.configs import NYSTROM_ITERATIONS
 from transgan_tf.layers.attention import SelfAttention
+from transgan_tf.network_configs import NYSTROM_ITERATIONS
 
 
 def pseudo_inverse(matrix, iterations: int):
