@@ -6,6 +6,13 @@
 # docker build --target=serving --tag=transgan-tf-serving .
 # docker run --init --publish=127.0.0.1:8501:8501 \
 #     --volume=$PWD/models:/models:ro transgan-tf-serving
+#
+# docker build --target=pipeline --tag=transgan-tf-pipeline .
+# docker run --volume=$PWD/models:/workspace/models --entrypoint=python \
+#     transgan-tf-pipeline -m pipeline.run --dataset=mnist \
+#     --pipeline_root=models/pipeline --model_dir=models/transgan
+# The same image is Beam's --sdk_container_image and the base image of the
+# Kubeflow pipeline, see docs/kubeflow.md.
 
 # Not older than the TensorFlow that exports (setup.py): an older server may
 # lack operations of the graph. It holds the settings; models are mounted.
@@ -27,26 +34,47 @@ CMD []
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
     CMD ["bash", "/config/healthcheck.sh"]
 
+# What all environments hold, in a layer that changes of the code leave valid:
+# the version file alone makes an empty package.
 FROM python:3.11.14-slim-bookworm AS build
-RUN python -m venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH PIP_NO_CACHE_DIR=1
 WORKDIR /build
-# The version file alone makes an empty package: this installs the
-# dependencies in a layer that changes of the code leave valid.
+COPY container/install.sh container/
+RUN bash container/install.sh environment /opt/venv
 COPY setup.py pyproject.toml ./
 COPY transgan_tf/version.py transgan_tf/
-RUN pip install .
+RUN bash container/install.sh dependencies /opt/venv ""
+
+FROM build AS build-pipeline
+RUN bash container/install.sh dependencies /opt/venv pipeline,serving,kfp
 COPY transgan_tf transgan_tf
 COPY pipeline pipeline
 COPY serving serving
-RUN pip install --no-deps --force-reinstall .
+RUN bash container/install.sh code /opt/venv
 
-FROM python:3.11.14-slim-bookworm AS train
-RUN useradd --create-home --uid 1000 transgan \
-    && install --directory --owner=transgan \
-        /workspace /workspace/data /workspace/runs
-COPY --from=build /opt/venv /opt/venv
+FROM build AS build-train
+COPY transgan_tf transgan_tf
+COPY pipeline pipeline
+COPY serving serving
+RUN bash container/install.sh code /opt/venv
+
+FROM python:3.11.14-slim-bookworm AS user
+COPY container/install.sh /build/container/
+RUN bash /build/container/install.sh user /etc 1000 /home/transgan \
+    /workspace /workspace/data /workspace/runs /workspace/models
 ENV PATH=/opt/venv/bin:$PATH TF_CPP_MIN_LOG_LEVEL=3 PYTHONUNBUFFERED=1
-USER transgan
 WORKDIR /workspace
+
+# Beam's workers, and Kubeflow's steps, which name a command of their own.
+FROM user AS pipeline
+COPY --from=apache/beam_python3.11_sdk:2.77.0 /opt/apache/beam /opt/apache/beam
+COPY --from=build-pipeline /opt/venv /opt/venv
+# Otherwise the workers would start in a new environment without our packages,
+# in a folder that is root's.
+ENV RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1
+USER transgan
+ENTRYPOINT ["/opt/apache/beam/boot"]
+
+FROM user AS train
+COPY --from=build-train /opt/venv /opt/venv
+USER transgan
 ENTRYPOINT ["python", "-m", "transgan_tf.train"]

@@ -5,7 +5,8 @@
 PYTHON ?= $(shell python3.11 -c 'import sys; print(sys.executable)' \
 	2>/dev/null || echo python3)
 BIN := .venv/bin
-RUN_DIR := runs/mnist
+PIPELINE_ROOT := pipelines/demo
+MODEL_DIR := models/demo
 
 # TensorFlow's start-up notes would bury our own output.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -15,10 +16,11 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 .NOTPARALLEL:
 
 demo: .venv/installed
-	$(BIN)/python -m transgan_tf.train --dataset=mnist --run_dir=$(RUN_DIR)
-	$(BIN)/python -m transgan_tf.sample --run_dir=$(RUN_DIR) \
-		--num_images=64 --seed=0 --output=$(RUN_DIR)/demo.png
-	@echo "The grid of 64 samples is $(RUN_DIR)/demo.png"
+	$(BIN)/python -m pipeline.run --dataset=mnist --max_fid=10 --require_push \
+		--pipeline_root=$(PIPELINE_ROOT) --model_dir=$(MODEL_DIR)
+	$(BIN)/python -m serving.demo --model_dir=$(MODEL_DIR) \
+		--output=$(PIPELINE_ROOT)/demo.png
+	@echo "64 images by the embedded server: $(PIPELINE_ROOT)/demo.png"
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
@@ -30,14 +32,14 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Leaves data/, runs/ and models/: they are the user's work.
+# Leaves data/, runs/, pipelines/ and models/: they are the user's work.
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache build dist *.egg-info
 	find transgan_tf pipeline serving tests -name __pycache__ -prune \
 		-exec rm -rf {} +
 
 .venv/installed: setup.py pyproject.toml | $(BIN)/pip
-	$(BIN)/pip install -e .
+	$(BIN)/pip install -e ".[pipeline,serving]"
 	touch $@
 
 .venv/installed-dev: setup.py pyproject.toml | $(BIN)/pip

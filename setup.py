@@ -37,17 +37,21 @@ LIBRARY = [
     # Nearest neighbours of features, and pictures of curves.
     "scikit-learn==1.9.1",
     "matplotlib==3.11.2",
-    # Command lines and their progress bar.
+    # Command lines, their progress bar, and a pipeline's overview.
     "tyro==1.0.17",
     "tqdm==4.70.1",
+    "rich==15.0.0",
 ]
 
-# Only for those who prepare datasets: Beam brings many packages of its own.
+# Only for those who prepare datasets or run the pipeline: Beam brings many
+# packages of its own.
 PIPELINE = [
     "apache-beam==2.77.0",
     "lmdb==3.0.0",
     "tensorflow-datasets==4.9.10",
     "importlib_resources==7.1.0",
+    # The report of a run.
+    "jinja2==3.1.6",
 ]
 
 # Only for those who serve, or ask a server: the messages that TensorFlow
@@ -56,7 +60,7 @@ SERVING = [
     "tensorflow-serving-api==2.21.0",
     "aiohttp==3.14.5",
     "grpcio==1.85.1",
-    "urllib3==2.8.0",
+    "urllib3==2.7.0",
 ]
 
 # Only for .mp4 output: the package carries a whole ffmpeg.
@@ -68,19 +72,32 @@ TORCH = ["torch==2.13.0"]
 # Only to prepare datasets on a Dask cluster.
 DASK = [*PIPELINE, "dask==2026.8.0", "distributed==2026.8.0"]
 
+# Only to open reports in tests: Qt's Chromium, for machines without another.
+BROWSER = [
+    "PySide6-Essentials==6.12.0",
+    "PySide6-Addons==6.12.0",
+    "PySide6-WebEngine==6.12.0.140",
+]
+
+# Only to compile the Kubeflow pipeline, and in the image of its steps. It needs
+# urllib3 2.7.0.
+KFP = ["kfp==2.17.0", "kfp-kubernetes==2.17.0"]
+
 # What `make test` and `make lint` need, and no more: the tests write videos,
-# prepare datasets, serve, convert checkpoints, read YAML, and take photographs
-# that scikit-image ships.
+# prepare datasets, serve, compile pipelines, convert checkpoints, read YAML,
+# take photographs that scikit-image ships, and open reports in a browser.
 DEV = [
     "pytest==9.2.0",
     "pytest-xdist==3.8.0",
     "ruff==0.17.6",
     "scikit-image==0.26.0",
     "PyYAML==6.0.3",
+    *BROWSER,
     *VIDEO,
     *TORCH,
     *DASK,
     *SERVING,
+    *KFP,
 ]
 
 setup(
@@ -89,11 +106,13 @@ setup(
     description="TransGAN in Keras 3 on TensorFlow: train, sample and serve",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["transgan_tf*", "pipeline*", "serving*"]),
+    package_data={"pipeline.report": ["templates/*"]},
     install_requires=LIBRARY,
     extras_require={
         "pipeline": PIPELINE,
         "dask": DASK,
         "serving": SERVING,
+        "kfp": KFP,
         "video": VIDEO,
         "torch": TORCH,
         "dev": DEV,

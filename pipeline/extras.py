@@ -4,13 +4,15 @@ import contextlib
 
 from transgan_tf.checked import UserError
 
-# What setup.py's extra `pipeline` brings.
-_PACKAGES = (
-    "apache_beam",
-    "lmdb",
-    "tensorflow_datasets",
-    "importlib_resources",
-)
+# Which of setup.py's extras brings a package.
+_EXTRAS = {
+    "apache_beam": "pipeline",
+    "lmdb": "pipeline",
+    "tensorflow_datasets": "pipeline",
+    "importlib_resources": "pipeline",
+    "jinja2": "pipeline",
+    "kfp": "kfp",
+}
 
 
 class MissingPackage(UserError):
@@ -28,8 +30,9 @@ def told_if_missing():
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in _PACKAGES:
+        if package not in _EXTRAS:
             raise
         raise MissingPackage(
-            f"the package {package} is missing: pip install -e '.[pipeline]'"
+            f"the package {package} is missing: "
+            f"pip install -e '.[{_EXTRAS[package]}]'"
         ) from None

@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 
+from apache_beam.io.filesystems import FileSystems
 from tqdm import tqdm
 
 from pipeline import files
@@ -20,6 +21,7 @@ from pipeline.results import Outcome
 from pipeline.results import Plan
 from pipeline.results import read_outcome
 from pipeline.sources import Source
+from pipeline.sources import find_source
 from pipeline.spill import spilled_images
 from pipeline.transforms import create_pipeline
 from transgan_tf import cli
@@ -67,6 +69,36 @@ def make_plan(
         work,
         max_bad_fraction,
     )
+
+
+def make_dataset(
+    dataset: str,
+    settings: DatasetSettings,
+    source: dict,
+    output_dir: str,
+    max_bad_fraction: float,
+    options,
+    overwrite: bool = False,
+) -> int:
+    """Finds the source and makes the dataset; returns the exit status.
+
+    Args:
+        dataset: its name, which becomes a folder in `output_dir`.
+        settings: `DatasetSettings`.
+        source: keywords of `pipeline.sources.find_source`.
+        output_dir: local, or of any file system that Beam knows.
+        max_bad_fraction: share of bad images above which it fails.
+        options: Beam's `PipelineOptions`.
+        overwrite: whether to replace what the dataset's folder holds.
+
+    Raises:
+        UserError: says why there is no dataset.
+    """
+    # Remote file systems take theirs before there is a pipeline.
+    FileSystems.set_options(options)
+    found = find_source(**source)
+    plan = make_plan(dataset, settings, found, output_dir, max_bad_fraction)
+    return prepare(plan, found, options, overwrite)
 
 
 def prepare(plan: Plan, source: Source, options, overwrite: bool) -> int:

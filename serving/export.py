@@ -76,23 +76,11 @@ def export(
         CheckError: the version does not answer as the model does. Then, as
             after any other error, nothing is left of it.
     """
-    from serving.card import make_card
-    from serving.check import check_version
-    from serving.warmup import write_requests
-    from transgan_tf.checkpoints import find_checkpoint
-    from transgan_tf.checkpoints import load_generator
-
-    # Training may meanwhile let `latest` name another.
-    checkpoint, step = find_checkpoint(run_dir, checkpoint)
-    generator = load_generator(run_dir, checkpoint)
     name = Path(model_dir).resolve().name
-    card = make_card(run_dir, checkpoint, step, generator, name, data_licence)
+    generator, card = load_run(run_dir, checkpoint, name, data_licence)
     with versions.staging(model_dir) as folder:
         with _writing(model_dir):
-            write_saved_model(folder, generator)
-            write_requests(folder, name, generator.config)
-            check_version(folder, generator)
-            versions.write_card(folder, card)
+            write_version(folder, generator, card)
             version = _publish(folder)
         _prune(version, keep)
         return version
@@ -128,6 +116,51 @@ def rollback(model_dir, keep: int | None = None) -> Path:
             version = _publish(folder)
         _prune(version, keep)
         return version
+
+
+def load_run(
+    run_dir, checkpoint: str, name: str, data_licence: str | None = None
+) -> tuple:
+    """Returns a run's averaged generator, and the card of a version of it.
+
+    Args:
+        run_dir: the run's folder.
+        checkpoint: see `transgan_tf.checkpoints.CheckpointFolder.find`.
+        name: of the model.
+        data_licence: see `serving.card.make_card`.
+
+    Raises:
+        RunError: there is no such run or checkpoint.
+    """
+    from serving.card import make_card
+    from transgan_tf.checkpoints import find_checkpoint
+    from transgan_tf.checkpoints import load_generator
+
+    # Training may meanwhile let `latest` name another.
+    checkpoint, step = find_checkpoint(run_dir, checkpoint)
+    generator = load_generator(run_dir, checkpoint)
+    card = make_card(run_dir, checkpoint, step, generator, name, data_licence)
+    return generator, card
+
+
+def write_version(folder, generator, card: dict) -> None:
+    """Writes a version into an empty folder, and checks it.
+
+    Args:
+        folder: where no server looks, such as one of `versions.staging`.
+        generator: a built `Generator`.
+        card: of `serving.card.make_card`.
+
+    Raises:
+        CheckError: the version does not answer as the generator does.
+    """
+    from serving.check import check_version
+    from serving.warmup import write_requests
+
+    write_saved_model(folder, generator)
+    write_requests(folder, card["name"], generator.config)
+    check_version(folder, generator)
+    versions.write_card(folder, card)
 
 
 def write_saved_model(folder, generator) -> None:

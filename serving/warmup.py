@@ -13,7 +13,7 @@ from serving.signatures import INTERPOLATE
 from serving.signatures import SAMPLE
 from serving.signatures import SERVING_DEFAULT
 from transgan_tf.checked import UserError
-from transgan_tf.configs import GeneratorConfig
+from transgan_tf.network_configs import GeneratorConfig
 from transgan_tf.randomness import latents
 from transgan_tf.sampling import images_at_once
 
@@ -87,4 +87,5 @@ def _request(name, signature, inputs):
     request.model_spec.signature_name = signature
     for alias, value in inputs.items():
         request.inputs[alias].CopyFrom(tf.make_tensor_proto(value))
-    return log.SerializeToString()
+    # A map has no order of its own.
+    return log.SerializeToString(deterministic=True)

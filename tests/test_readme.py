@@ -1,5 +1,7 @@
-"""README's table of presets says what the presets say."""
+"""README's presets are the presets; what the pages name is there."""
 
+import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ from transgan_tf.estimate import generator_parameters
 from transgan_tf.presets import get_preset
 from transgan_tf.presets import preset_names
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted(ROOT.glob("docs/*.md"))]
 
 
 def row(name):
@@ -26,3 +30,30 @@ def row(name):
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_are_as_readme_says(name):
     assert row(name) in README.read_text().splitlines()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    text = page.read_text()
+    links = re.findall(r"\]\(([^)#]+)|src=\"([^\"]+)\"", text)
+    for link in (one or other for one, other in links):
+        if "://" not in link:
+            assert (page.parent / link).is_file(), link
+
+
+def test_every_page_is_listed():
+    listed = set(re.findall(r"\]\((docs/\w+\.md)\)", README.read_text()))
+    assert listed == {f"docs/{page.name}" for page in PAGES[1:]}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page):
+    text = re.sub(r"\s+", " ", page.read_text())
+    commands = set(
+        re.findall(r"python -m ((?:transgan_tf|pipeline|serving)[\w.]+)", text)
+    )
+    if page == README:
+        assert {"transgan_tf.train", "pipeline.run"} <= commands
+    for command in commands:
+        name = command.rstrip(".")
+        assert importlib.util.find_spec(name), name

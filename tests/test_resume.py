@@ -118,6 +118,7 @@ def prepare_photos(folder):
     return prepared.prepare(folder / "data", source=source, image_size=12)
 
 
+@pytest.mark.slow
 def test_a_killed_run_on_tfrecords_ends_as_an_undisturbed_one(tmp_path):
     data = prepare_photos(tmp_path)
     assert train(tmp_path / "whole", str(data), 7) == 0

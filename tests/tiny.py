@@ -6,10 +6,10 @@ where the rules allow it, odd.
 """
 
 from transgan_tf.configs import Config
-from transgan_tf.configs import DiscriminatorConfig
-from transgan_tf.configs import GeneratorConfig
-from transgan_tf.configs import Stage
 from transgan_tf.configs import TrainingConfig
+from transgan_tf.network_configs import DiscriminatorConfig
+from transgan_tf.network_configs import GeneratorConfig
+from transgan_tf.network_configs import Stage
 
 GENERATOR = {
     "stages": (

@@ -77,7 +77,7 @@ def answer(act: Callable[[], int]) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        sentence = _sentence(error)
+        sentence = explain(error)
         if sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)
@@ -161,7 +161,7 @@ def reason(message: str) -> str:
     return _BEFORE_REASON.match((memory or [line])[0])[1]
 
 
-def _sentence(error):
+def explain(error: Exception) -> str | None:
     """Returns what to tell a user, or None for an error of our own."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {error.filename}"

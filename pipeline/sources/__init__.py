@@ -10,6 +10,7 @@ from pipeline.sources.base import Source
 from pipeline.sources.base import SourceError
 from pipeline.sources.digits import Digits
 from pipeline.sources.folder import Folder
+from transgan_tf.checked import ConfigError
 
 __all__ = ["Source", "SourceError", "find_source", "kind_of"]
 
@@ -25,8 +26,9 @@ _SUFFIXES = {
 def find_source(
     path: str,
     kind: str | None = None,
-    split: str = "train",
+    split: str | None = None,
     tfds_data_dir: str | None = None,
+    usual_split: str = "train",
 ) -> Source:
     """Returns the source that a path or a name stands for.
 
@@ -36,18 +38,22 @@ def find_source(
         kind: a source's `kind`; told from the path if left out.
         split: of a builder.
         tfds_data_dir: where builders' data lies.
+        usual_split: of a builder, if `split` is left out.
 
     Raises:
         SourceError: there is nothing, or it cannot be read.
+        ConfigError: split or folder of a builder for another kind.
     """
     kind = kind or kind_of(path)
+    if kind != "tfds":
+        _refuse_builders_flags(kind, split=split, tfds_data_dir=tfds_data_dir)
     if kind == "digits":
         return Digits()
     if kind == "tfds":
         # Imports TensorFlow.
         from pipeline.sources.tfds import Tfds
 
-        return Tfds(path, split, tfds_data_dir)
+        return Tfds(path, split or usual_split, tfds_data_dir)
     if not files.is_remote(path) and not os.path.exists(path):
         raise SourceError(f"there is no {kind} {path}: check the path")
     if kind in _SUFFIXES.values() and os.path.isdir(path):
@@ -63,6 +69,15 @@ def find_source(
 
         return Lmdb(path)
     return _BY_PATH[kind](path)
+
+
+def _refuse_builders_flags(kind, **flags):
+    for flag, value in flags.items():
+        if value is not None:
+            raise ConfigError(
+                f"--{flag} is of tensorflow-datasets' builders, and the "
+                f"source is a {kind}: leave it out"
+            )
 
 
 def kind_of(path: str) -> str:

@@ -1,0 +1,1 @@
+"""The components between raw images and a served model."""

@@ -1,0 +1,1 @@
+"""Runs components in order: artifacts, cache, executions, lineage."""
