@@ -257,6 +257,30 @@ def test_how_it_is_run_changes_nothing(change, whole):
         assert other_logs[name] == pytest.approx(value, rel=1e-3, abs=1e-4)
 
 
+def test_each_update_of_a_step_waits_for_the_one_before():
+    gan = tiny_gan(n_critic=2)
+    begun, made = [], []
+
+    def noted(update):
+        def function(*args):
+            begun.append(tf.zeros(()).op)
+            result = update(*args)
+            made.append(result[1].op)
+            return result
+
+        return function
+
+    gan._update_discriminator = noted(gan._update_discriminator)
+    gan._update_generator = noted(gan._update_generator)
+    step = tf.function(gan.train_step, autograph=False)
+    step.get_concrete_function(tf.constant(real_images()))
+    assert [list(op.control_inputs) for op in begun] == [
+        [],
+        [made[0]],
+        [made[1]],
+    ]
+
+
 def test_a_batch_that_cannot_be_split_is_refused():
     gan = tiny_gan(accumulation=4)
     with pytest.raises(ValueError, match="batch of 3 cannot be split into 4"):

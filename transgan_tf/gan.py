@@ -212,17 +212,21 @@ class TransGAN(keras.Model):
             images, (-1, self.n_critic, height, width, channels)
         )  # (B, n_critic, H, W, C)
         seed = fold_in(root_seed(self.seed), self.step.value)
-        updates = [
-            self._update_discriminator(images[:, update], fold_in(seed, update))
-            for update in range(self.n_critic)
-        ]
+        updates = []
+        for update in range(self.n_critic):
+            with _after(updates):
+                key = fold_in(seed, update)
+                updates.append(
+                    self._update_discriminator(images[:, update], key)
+                )
         batch = images.shape[0]
-        updates.append(
-            self._update_generator(
-                batch * self.generator_batch_factor,
-                fold_in(seed, self.n_critic),
+        with _after(updates):
+            updates.append(
+                self._update_generator(
+                    batch * self.generator_batch_factor,
+                    fold_in(seed, self.n_critic),
+                )
             )
-        )
         logs, made, excused = zip(*updates, strict=True)
         self.step.assign_add(1)
         self._update_average(batch * replica_count())
@@ -432,6 +436,16 @@ class TransGAN(keras.Model):
             enlarged = enlarge(loss, scale)
         gradients = shrink(tape.gradient(enlarged, weights), scale)
         return gradients, {"generator_loss": loss}
+
+
+def _after(updates: list):
+    """Makes what follows wait for the last update, if there is one.
+
+    The generator does not change between discriminator updates: a graph would
+    generate the images of all of them, and begin the generator's own update,
+    beside the first, and need the memory of all.
+    """
+    return tf.control_dependencies([made for _, made, _ in updates[-1:]])
 
 
 def make_gan(config: Config) -> TransGAN:
