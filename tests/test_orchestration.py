@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from pipeline.orchestration.records import COMPLETE
 from pipeline.orchestration.records import FAILED
 from pipeline.orchestration.store import Store
+from pipeline.orchestration.store import StoreError
 from tests import tiny_pipeline
 from tests.tiny_components import SAVED_MODEL
 
@@ -280,8 +282,6 @@ def test_a_model_that_is_not_blessed_is_not_pushed(world):
 
 
 def newer(path):
-    import sqlite3
-
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
@@ -304,6 +304,26 @@ def test_a_record_that_cannot_be_read(harm, sentence, world):
     assert world.run() == (1, [])
     assert sentence in world.error
     assert len(world.error.splitlines()) == 1
+
+
+def test_a_record_that_another_process_writes(world, monkeypatch):
+    assert world.run() == (0, ALL)
+    monkeypatch.setattr("pipeline.orchestration.store._PATIENCE", 0.01)
+    connection = sqlite3.connect(world.root / "metadata.sqlite")
+    connection.execute("BEGIN IMMEDIATE")
+    assert world.run() == (1, [])
+    assert "is being written by another process: start again" in world.error
+    assert len(world.error.splitlines()) == 1
+    connection.close()
+    assert world.run() == (0, [])
+
+
+def test_a_record_without_tables_is_none(tmp_path):
+    (tmp_path / "metadata.sqlite").touch()
+    with pytest.raises(StoreError, match="holds no pipeline's record: give"):
+        Store(tmp_path)
+    Store(tmp_path, create=True).close()
+    Store(tmp_path).close()
 
 
 def test_a_root_that_cannot_be_written(world):

@@ -26,6 +26,8 @@ from pipeline.orchestration.records import from_row
 from transgan_tf.checked import UserError
 
 _VERSION = 1
+# Seconds to wait for other launchers, which write for milliseconds.
+_PATIENCE = 60
 _TABLES = """
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY AUTOINCREMENT, dataset TEXT NOT NULL,
@@ -55,6 +57,10 @@ CREATE INDEX executions_by_key ON executions (cache_key);
 CREATE INDEX artifacts_by_fingerprint ON artifacts (fingerprint);
 CREATE INDEX inputs_by_artifact ON inputs (artifact);
 """
+_NO_RECORD = (
+    "{} holds no pipeline's record: give the --pipeline_root of "
+    "`python -m pipeline.run`"
+)
 
 
 class StoreError(UserError):
@@ -80,10 +86,7 @@ class Store:
             if create:
                 self.layout.system.mkdir(parents=True, exist_ok=True)
             elif not self.path.is_file():
-                raise StoreError(
-                    f"{shown(self.layout.root)} holds no pipeline's record: "
-                    "give the --pipeline_root of `python -m pipeline.run`"
-                )
+                raise StoreError(_NO_RECORD.format(shown(self.layout.root)))
             self._connection = self._connect(create)
             try:
                 self._prepare(create)
@@ -94,9 +97,8 @@ class Store:
     def _connect(self, create):
         mode = "rwc" if create else "rw"
         uri = f"file:{quote(str(self.path))}?mode={mode}"
-        # Other launchers write for milliseconds.
         connection = sqlite3.connect(
-            uri, uri=True, timeout=60, isolation_level=None
+            uri, uri=True, timeout=_PATIENCE, isolation_level=None
         )
         connection.row_factory = sqlite3.Row
         return connection
@@ -111,7 +113,9 @@ class Store:
                 f"{shown(self.path)} was written by a newer version of this "
                 "project: update it, or give another --pipeline_root"
             )
-        if version == 0 and create:
+        if version == 0 and not create:
+            raise StoreError(_NO_RECORD.format(shown(self.layout.root)))
+        if version == 0:
             with self._writing() as write:
                 # Another launcher may have been faster.
                 if write("PRAGMA user_version").fetchone()[0] == 0:
@@ -133,6 +137,11 @@ class Store:
         try:
             yield
         except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise StoreError(
+                    f"{shown(self.path)} is being written by another process: "
+                    "start again when that has ended"
+                ) from None
             raise StoreError(
                 f"{shown(self.path)} cannot be used ({error}): make room, give "
                 "yourself permission, or choose another --pipeline_root"
