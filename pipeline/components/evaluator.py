@@ -51,12 +51,7 @@ def run(
     other = _why_not_compared(baseline_run, load_manifest(dataset).settings)
     scorer = _Scorer(dataset, scoring, strategy)
     result = scorer.score(model_run)
-    baseline = None if other else scorer.score(baseline_run)
-    if baseline is not None and "fid" not in baseline["metrics"]:
-        raise ComponentError(
-            f"the baseline {baseline_run.path} could not be scored "
-            f"({baseline['problem']}): look at that run"
-        )
+    baseline = None if other else _score_baseline(scorer, baseline_run)
     verdict = judge(
         result["metrics"].get("fid"),
         baseline and baseline["metrics"]["fid"],
@@ -73,16 +68,30 @@ def run(
     (evaluation / METRICS).write_text(text)
     if not result["problem"]:
         write_png(evaluation / SAMPLES, scorer.samples(model_run))
+    told = _bless(blessing, verdict) | {"current_model": model.fingerprint}
+    if baseline is not None:
+        told["baseline_run"] = baseline_run.fingerprint
+    return {"evaluation": dict(result["metrics"]), "blessing": told}
+
+
+def _score_baseline(scorer, baseline_run):
+    baseline = scorer.score(baseline_run)
+    if "fid" not in baseline["metrics"]:
+        raise ComponentError(
+            f"the baseline {baseline_run.path} could not be scored "
+            f"({baseline['problem']}): look at that run"
+        )
+    return baseline
+
+
+def _bless(blessing, verdict):
+    """Writes the verdict and tells it; returns the blessing's properties."""
     if verdict.judged:
         (blessing / (BLESSED if verdict.blessed else NOT_BLESSED)).touch()
     print(
         f"{'blessed' if verdict.blessed else 'not blessed'}: {verdict.reason}"
     )
-    told = {"blessed": int(verdict.blessed), "reason": verdict.reason}
-    told["current_model"] = model.fingerprint
-    if baseline is not None:
-        told["baseline_run"] = baseline_run.fingerprint
-    return {"evaluation": dict(result["metrics"]), "blessing": told}
+    return {"blessed": int(verdict.blessed), "reason": verdict.reason}
 
 
 def _why_not_compared(baseline_run, settings) -> str:
