@@ -70,6 +70,20 @@ class Arguments(PipelineFlags):
                 "--require_push does not go with --until, which leaves out "
                 "the push"
             )
+        for flag in ("pipeline_root", "model_dir"):
+            self._check_outside_source(flag)
+
+    def _check_outside_source(self, flag):
+        """The pipeline's own pictures would be images of the dataset."""
+        folder = Path(getattr(self, flag))
+        source = Path(self.source or "")
+        if self.source is None or not source.is_dir():
+            return
+        if folder.resolve().is_relative_to(source.resolve()):
+            raise ComponentError(
+                f"--{flag} {folder} lies in the --source {source}, whose "
+                "images it would join: choose a folder outside"
+            )
 
     def options(self) -> dict:
         """Returns the flags that differ from their defaults, for the record."""

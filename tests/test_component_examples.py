@@ -120,6 +120,9 @@ def test_a_state_follows_names_sizes_and_changes(tmp_path):
     assert states[-1] not in states[:-1]
     change(lambda: None)
     assert states[-1] == states[-2]
+    # Sources pass over what is hidden.
+    change(lambda: (tmp_path / ".DS_Store").write_bytes(b"left by a desktop"))
+    assert states[-1] == states[-2]
 
 
 def test_a_state_of_a_file_and_of_a_name(tmp_path):

@@ -54,6 +54,19 @@ def test_mistakes_get_one_sentence(flags, sentence, tmp_path, capsys):
     assert sentence in line
 
 
+@pytest.mark.parametrize("flag", ["pipeline_root", "model_dir"])
+def test_nothing_is_written_among_the_source(
+    flag, tmp_path, tmp_path_factory, capsys
+):
+    photos = tmp_path_factory.mktemp("photos")
+    inside = photos / "sub" / "made"
+    flags = ["--dataset=cats", "--preset=celeba_64", f"--source={photos}"]
+    status, _, error = call(tmp_path, capsys, *flags, f"--{flag}={inside}")
+    assert status == 1
+    (line,) = error.splitlines()
+    assert f"--{flag} {inside} lies in the --source {photos}" in line
+
+
 def test_unknown_flags_are_bad_usage(tmp_path, capsys):
     flags = ["--dataset=mnist", "--max_fids=3"]
     status, _, error = call(tmp_path, capsys, *flags)

@@ -31,6 +31,9 @@ def _state_of_files(path):
     for parent, children, names in os.walk(path):
         children[:] = [name for name in children if not name.startswith(".")]
         for name in names:
+            # Left on the way by desktops; no source reads them.
+            if name.startswith("."):
+                continue
             file = os.path.join(parent, name)
             lines.append(_line(file, os.path.relpath(file, path)))
     digest = hashlib.sha256()
