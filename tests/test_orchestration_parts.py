@@ -1,5 +1,6 @@
 """Fingerprints of files and of code, a component's process, the overview."""
 
+import importlib.metadata
 import io
 import os
 import subprocess
@@ -120,6 +121,11 @@ def test_training_depends_on_what_its_process_imports():
     assert {"transgan_tf.gan", "transgan_tf.losses"} <= set(sources)
     assert {"keras", "numpy", "tensorflow"} <= set(packages)
     assert "pipeline.orchestration.runner" not in sources
+
+
+def test_scores_depend_on_the_library_of_neighbours():
+    _, packages = code.closure("pipeline.components.evaluator")
+    assert packages["sklearn"] == importlib.metadata.version("scikit-learn")
 
 
 # === A component's process ===

@@ -21,6 +21,7 @@ PACKAGES = {
     "apache_beam": "apache-beam",
     "keras": "keras",
     "numpy": "numpy",
+    "sklearn": "scikit-learn",
     "tensorflow": "tensorflow",
 }
 
