@@ -90,7 +90,7 @@ DISCRIMINATORS = {
         multi_scale=False,
     ),
 }
-# The issue's numbers, counted in the authors' code.
+# Parameters counted in the authors' code.
 AUTHORS = {
     "cifar10": (83_312_495, 10_210_400),
     "stl10": (168_466_623, 10_341_536),
