@@ -72,7 +72,7 @@ def _runner_of_processes(options):
 
 @contextlib.contextmanager
 def workers_end_when_interrupted():
-    """Lets Ctrl-C end the worker processes before Beam hears of it.
+    """Lets Ctrl-C or SIGTERM end the worker processes before Beam hears of it.
 
     Beam tells its workers to stop and waits for them; those that are just
     starting do not hear it, and it would wait for ever.
@@ -80,16 +80,23 @@ def workers_end_when_interrupted():
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
 
     def end(number, frame):
         _end_workers()
-        raise KeyboardInterrupt
+        if callable(before[number]):
+            before[number](number, frame)
+        sys.exit(128 + number)
 
-    previous = signal.signal(signal.SIGINT, end)
     try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, end)
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end_workers():

@@ -125,17 +125,21 @@ def deaf_workers(group):
     return deaf
 
 
-def test_a_terminals_interrupt_ends_all_processes(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "send", "status"),
+    # A terminal sends its interrupt to the whole group.
+    [(signal.SIGINT, os.killpg, 130), (signal.SIGTERM, os.kill, 143)],
+)
+def test_a_signal_ends_all_processes(number, send, status, tmp_path):
     # Workers are only just starting, which is when Beam loses sight of them.
     with launch(tmp_path, count=3000) as job:
         while deaf_workers(job.pid) < 2:
             assert job.poll() is None
             time.sleep(0.01)
-        # A terminal sends it to the whole group.
-        os.killpg(job.pid, signal.SIGINT)
+        send(job.pid, number)
         told = job.stderr.read()
-    assert job.returncode == 130
-    assert told.strip().endswith("interrupted")
+    assert job.returncode == status
+    assert told.strip().endswith("interrupted") == (number == signal.SIGINT)
     assert "Traceback" not in told
     with pytest.raises(ProcessLookupError):
         os.killpg(job.pid, 0)
