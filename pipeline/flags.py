@@ -136,8 +136,9 @@ class PipelineFlags(DatasetFlags):
     """Change a field of the configuration, such as training.batch_size=32."""
     max_fid: float | None = None
     """FID above which a model is not blessed."""
-    max_fid_increase: float = 0.05
-    """Share by which its FID may exceed that of the last blessed model."""
+    max_fid_increase: float | None = 0.05
+    """Share by which its FID may exceed that of the last blessed model; None
+    for no such bound."""
     schema: Path | None = None
     """JSON file of what the images must be, see docs/pipeline.md."""
     max_drift: float | None = None

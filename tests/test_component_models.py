@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +26,10 @@ from pipeline.components.graph import make_components
 from pipeline.flags import PipelineFlags
 from pipeline.orchestration import files
 from pipeline.orchestration.component import HOLDS_WITH
+from pipeline.orchestration.component import TRANSIENT
 from pipeline.orchestration.component import Artifact
 from pipeline.orchestration.component import ComponentError
+from serving.client import ServingError
 from serving.export import load_run
 from serving.export import rollback
 from serving.export import write_version
@@ -287,7 +291,7 @@ def evaluate(folder, examples, run, features, baseline=None, bounds=(None, 0)):
     }
     model = artifact("none", "model")
     properties = evaluator.run(
-        examples, run, model, baseline, *outputs, scoring, *bounds, "none"
+        examples, run, model, baseline, *outputs, scoring, None, *bounds, "none"
     )
     told = json.loads((outputs[0] / "metrics.json").read_text())
     (shown,) = [path.name for path in outputs[1].iterdir()] or [None]
@@ -359,6 +363,23 @@ def test_a_baseline_of_another_size_does_not_count(
     assert made[0] == "BLESSED" and "of another size" in made[1]
 
 
+def test_a_baseline_that_cannot_be_scored_is_told(
+    examples, runs, features, tmp_path
+):
+    other = make_run(tmp_path / "run", 1)
+    (other.path / "small" / "config.json").write_text("{")
+    with pytest.raises(ComponentError) as caught:
+        evaluate(tmp_path / "e", examples, runs[0], features, other)
+    assert str(caught.value).startswith("the last blessed run could not be")
+    assert f"remove {other.path} to compare with the one" in str(caught.value)
+    # The other way out that it tells.
+    bounds = (1e9, None)
+    made = evaluate(
+        tmp_path / "f", examples, runs[0], features, other, bounds=bounds
+    )
+    assert made[0] == "BLESSED" and made[2]["baseline"] is None
+
+
 # === InfraValidator ===
 
 
@@ -366,15 +387,16 @@ def validate_infra(model, folder, seconds=120.0):
     folder.mkdir()
     told = infra_validator.run(model, folder, seconds)["blessing"]
     (shown,) = [path.name for path in folder.iterdir()]
-    blessed = shown == "INFRA_BLESSED"
-    assert blessed == bool(told["blessed"])
-    return blessed, told["reason"]
+    assert shown == (
+        "INFRA_BLESSED" if told["blessed"] else "INFRA_NOT_BLESSED"
+    )
+    return told
 
 
 @pytest.mark.slow
 def test_a_candidate_is_served_and_asked(model, tmp_path):
-    made = validate_infra(model, tmp_path / "blessing")
-    assert made == (True, "answers over REST and gRPC")
+    told = validate_infra(model, tmp_path / "blessing")
+    assert told == {"blessed": 1, "reason": "answers over REST and gRPC"}
 
 
 def spoiled(model, folder, spoil):
@@ -406,20 +428,43 @@ def test_a_candidate_that_cannot_be_used_is_not_blessed(
     spoil, reason, model, tmp_path
 ):
     bad = spoiled(model, tmp_path / "model", spoil)
-    blessed, told = validate_infra(bad, tmp_path / "blessing")
-    assert not blessed and reason in told
+    told = validate_infra(bad, tmp_path / "blessing")
+    assert not told["blessed"] and reason in told["reason"]
+    assert not told[TRANSIENT]
 
 
 @pytest.mark.slow
 def test_a_candidate_that_answers_otherwise_is_not_blessed(model, tmp_path):
     bad = spoiled(model, tmp_path / "model", expect_other_size)
-    blessed, told = validate_infra(bad, tmp_path / "blessing")
-    assert not blessed and "gives images of shape (12, 12, 3), not" in told
+    told = validate_infra(bad, tmp_path / "blessing")
+    assert "gives images of shape (12, 12, 3), not" in told["reason"]
+    assert not told["blessed"] and not told[TRANSIENT]
 
 
 def test_a_candidate_that_takes_too_long_is_not_blessed(model, tmp_path):
-    blessed, told = validate_infra(model, tmp_path / "blessing", 0.0)
-    assert not blessed and "not load the model within 0 seconds" in told
+    told = validate_infra(model, tmp_path / "blessing", 0.0)
+    assert not told["blessed"]
+    assert "not load the model within 0 seconds" in told["reason"]
+    # On another day the machine may be faster.
+    assert told[TRANSIENT] == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "passes"), [("UNAVAILABLE", 1), ("INVALID_ARGUMENT", 0)]
+)
+def test_only_what_is_the_models_fault_is_for_ever(
+    code, passes, model, tmp_path, monkeypatch
+):
+    def fail(*arguments):
+        raise ServingError(code, "no images today")
+
+    monkeypatch.setattr(infra_validator, "_check", fail)
+    told = validate_infra(model, tmp_path / "blessing")
+    assert told == {
+        "blessed": 0,
+        "reason": "no images today",
+        TRANSIENT: passes,
+    }
 
 
 # === Pusher ===
@@ -558,6 +603,28 @@ def test_older_versions_are_removed(root, model):
         one = replace(model, fingerprint=f"model {number}")
         push(root, 7 + number, one, keep=2)
     assert pushed_versions(root) == ["3", "4"]
+
+
+def test_another_number_to_keep_is_put_into_effect(root, model):
+    for number in range(3):
+        push(root, 7 + number, replace(model, fingerprint=f"model {number}"))
+    newest = replace(model, fingerprint="model 2")
+    assert push(root, 10, newest, keep=1)["pushed_version"] == "3"
+    assert pushed_versions(root) == ["3"]
+
+
+def test_two_that_push_at_once_push_one_version(root, model, monkeypatch):
+    make_card = pusher._make_card
+
+    def slow(*arguments):
+        time.sleep(0.3)
+        return make_card(*arguments)
+
+    monkeypatch.setattr(pusher, "_make_card", slow)
+    with ThreadPoolExecutor() as threads:
+        made = [threads.submit(push, root, n, model) for n in (7, 8)]
+    assert [each.result()["pushed_version"] for each in made] == ["1", "1"]
+    assert pushed_versions(root) == ["1"]
 
 
 def test_versions_of_other_programs_do_no_harm(root, model):

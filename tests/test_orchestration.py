@@ -130,6 +130,20 @@ def test_a_version_that_was_removed_is_pushed_again(world):
     assert world.run() == (0, [])
 
 
+def test_what_may_pass_is_tried_again(world):
+    busy = world.folder / "busy"
+    busy.touch()
+    assert world.run() == (0, ALL)
+    assert "nothing was pushed" in world.told
+    # As long as it does not pass, what depends on it stays in the cache.
+    assert world.run() == (0, ["Evaluator"])
+    assert "blessing may come out otherwise now: it is made" in world.told
+    busy.unlink()
+    assert world.run() == (0, ALL[2:])
+    assert world.versions() == ["digits: 3 steps"]
+    assert world.run() == (0, [])
+
+
 def test_what_others_add_to_a_run_is_no_damage(world):
     world.run()
     path = world.output("Trainer/model_run") / "steps.txt"
@@ -217,6 +231,9 @@ def test_from_executes_anew_and_until_leaves_out(world):
     told = world.run(from_="Evaluator")
     assert told == (1, [])
     assert "ExampleGen is not there (never ran before)" in world.error
+    sentence = world.error
+    assert world.run(from_="Evaluator", dry_run=True) == (1, [])
+    assert (world.error, world.told) == (sentence, "")
     assert world.run(until="Trainer") == (0, ALL[:2])
     assert "ended after Trainer" in world.told
     assert world.run(from_="Trainer", until="Trainer") == (0, ["Trainer"])

@@ -41,6 +41,10 @@ def test_a_dry_run_of_the_digits_names_all_components(tmp_path, capsys):
         (["--dataset=mnist", "--set=training.stepz=3"], "training.stepz"),
         (["--dataset=mnist", "--until=Trainr"], "did you mean 'Trainer'?"),
         (
+            ["--dataset=mnist", f"--model_dir={__file__}/models"],
+            f"{__file__}/models cannot be written (Not a directory)",
+        ),
+        (
             ["--dataset=mnist", "--until=Trainer", "--require_push"],
             "--require_push does not go with --until",
         ),
@@ -77,6 +81,11 @@ def test_unknown_flags_are_bad_usage(tmp_path, capsys):
 
 def test_flags_of_beam_are_passed_on(tmp_path, capsys):
     flags = ["--dataset=mnist", "--direct_num_workers=1"]
+    assert call(tmp_path, capsys, *flags)[0] == 0
+
+
+def test_a_bound_can_be_taken_away(tmp_path, capsys):
+    flags = ["--dataset=mnist", "--max_fid_increase=None"]
     assert call(tmp_path, capsys, *flags)[0] == 0
 
 

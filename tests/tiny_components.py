@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from pipeline.orchestration.component import HOLDS_WITH
+from pipeline.orchestration.component import TRANSIENT
 from pipeline.orchestration.component import ComponentError
 
 SAVED_MODEL = "Format-Serving/saved_model.pb"
@@ -69,11 +70,13 @@ TROUBLES = {
 
 def evaluator(model, baseline, blessing, least, folder):
     note(folder, "Evaluator")
-    blessed = int(model.properties["steps"] >= least)
+    busy = Path(folder, "busy").exists()
+    blessed = int(model.properties["steps"] >= least and not busy)
     (blessing / ("BLESSED" if blessed else "NOT_BLESSED")).touch()
     told = None if baseline is None else baseline.path / SAVED_MODEL
     (blessing / "baseline.txt").write_text(told.read_text() if told else "none")
-    return {"blessing": {"blessed": blessed, "reason": "too few steps"}}
+    told = {"blessed": blessed, "reason": "too few steps"}
+    return {"blessing": told | {TRANSIENT: int(busy)}}
 
 
 def pusher(model, blessing, pushed_model, folder):

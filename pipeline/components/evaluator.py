@@ -9,6 +9,7 @@ from pipeline.components.gate import judge
 from pipeline.orchestration.component import Artifact
 from pipeline.orchestration.component import ComponentError
 from transgan_tf import cli
+from transgan_tf.checked import UserError
 from transgan_tf.manifest import load_manifest
 from transgan_tf.pictures import grid
 from transgan_tf.pictures import write_png
@@ -26,6 +27,7 @@ def run(
     evaluation: Path,
     blessing: Path,
     scoring: dict,
+    features_state: str | None,
     max_fid: float | None,
     max_fid_increase: float | None,
     strategy: str,
@@ -39,6 +41,8 @@ def run(
         baseline_run: the last run before that was blessed.
         evaluation, blessing: folders of the outputs.
         scoring: fields of `EvaluationConfig`.
+        features_state: tells the network of features from others of its name;
+            it is only there for the scores to be taken again when that changes.
         max_fid, max_fid_increase: see `gate.judge`.
         strategy: how sampling is spread over devices.
 
@@ -48,10 +52,13 @@ def run(
     cli.import_tensorflow_quietly()
     cli.show_log()
     dataset = dataset_folder(examples.path)
-    other = _why_not_compared(baseline_run, load_manifest(dataset).settings)
     scorer = _Scorer(dataset, scoring, strategy)
     result = scorer.score(model_run)
-    baseline = None if other else _score_baseline(scorer, baseline_run)
+    if max_fid_increase is None:
+        # Nothing would be compared with it.
+        baseline_run = None
+    settings = load_manifest(dataset).settings
+    baseline, other = _score_baseline(scorer, baseline_run, settings)
     verdict = judge(
         result["metrics"].get("fid"),
         baseline and baseline["metrics"]["fid"],
@@ -74,14 +81,25 @@ def run(
     return {"evaluation": dict(result["metrics"]), "blessing": told}
 
 
-def _score_baseline(scorer, baseline_run):
-    baseline = scorer.score(baseline_run)
-    if "fid" not in baseline["metrics"]:
+def _score_baseline(scorer, baseline_run, settings):
+    """Returns the baseline's scores or None, and why there are none."""
+    try:
+        other = _why_not_compared(baseline_run, settings)
+        if other:
+            return None, other
+        baseline = scorer.score(baseline_run)
+        problem = baseline["problem"]
+        if "fid" not in baseline["metrics"]:
+            problem = problem or "its FID is not a number"
+    except UserError as error:
+        problem = str(error)
+    if problem:
         raise ComponentError(
-            f"the baseline {baseline_run.path} could not be scored "
-            f"({baseline['problem']}): look at that run"
+            f"the last blessed run could not be scored ({problem}): remove "
+            f"{baseline_run.path} to compare with the one before it, or say "
+            "--max_fid_increase=None not to compare"
         )
-    return baseline
+    return baseline, ""
 
 
 def _bless(blessing, verdict):

@@ -26,6 +26,17 @@ def source_state(path: str, kind: str | None) -> str:
     return path
 
 
+def features_state(features: str) -> str | None:
+    """Returns a text that changes when a network of features does.
+
+    None for one that the library knows by name, which does not change.
+
+    Args:
+        features: as `evaluation.features` has it.
+    """
+    return _state_of_files(features) if os.path.isdir(features) else None
+
+
 def _state_of_files(path):
     lines = [_line(path, "")] if os.path.isfile(path) else []
     for parent, children, names in os.walk(path):

@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from pipeline.components.configuration import judging_settings
 from pipeline.components.configuration import split_config
+from pipeline.components.external import features_state
 from pipeline.components.external import source_state
 from pipeline.components.schema import Schema
 from pipeline.flags import PipelineFlags
@@ -148,6 +149,7 @@ def _evaluator(flags, config):
         outputs={"evaluation": "ModelEvaluation", "blessing": "ModelBlessing"},
         parameters={
             "scoring": judging_settings(config),
+            "features_state": features_state(config.evaluation.features),
             "max_fid": flags.max_fid,
             "max_fid_increase": flags.max_fid_increase,
         },
@@ -170,8 +172,9 @@ def _pusher(flags):
         parameters={
             "model_dir": os.path.abspath(flags.model_dir),
             "data_licence": flags.data_licence,
+            # So that another number is put into effect at once.
+            "keep": flags.keep,
         },
-        settings={"keep": flags.keep},
     )
 
 

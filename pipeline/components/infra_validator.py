@@ -14,8 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.components.trainer import SERVING
+from pipeline.orchestration.component import TRANSIENT
 from pipeline.orchestration.component import Artifact
 from serving.client import Client
+from serving.client import ServingError
+from serving.local import ServerError
 from serving.local import served
 from serving.versions import CARD
 from transgan_tf import cli
@@ -24,6 +27,8 @@ from transgan_tf.checked import UserError
 BLESSED, NOT_BLESSED = "INFRA_BLESSED", "INFRA_NOT_BLESSED"
 
 _MODEL = "candidate"
+# What a server answers, by gRPC's names, when it is the machine that fails.
+_OF_THE_MACHINE = ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE")
 
 
 class _Refused(UserError):
@@ -33,25 +38,28 @@ class _Refused(UserError):
 def run(model: Artifact, blessing: Path, loading_seconds: float) -> dict:
     """Writes the file of the blessing.
 
+    A refusal for want of time or memory is not kept for later runs.
+
     Args:
         model: of Trainer.
         blessing: folder of the output.
         loading_seconds: until the server must have loaded it.
     """
-    version, reason = model.path / SERVING, ""
+    told = {"blessed": 1, "reason": "answers over REST and gRPC"}
     try:
-        _check(version, loading_seconds)
+        _check(model.path / SERVING, loading_seconds)
     except UserError as error:
-        reason = str(error)
-    (blessing / (NOT_BLESSED if reason else BLESSED)).touch()
-    print(f"not blessed: {reason}" if reason else "blessed")
-    reason = reason or "answers over REST and gRPC"
-    return {
-        "blessing": {
-            "blessed": int((blessing / BLESSED).exists()),
-            "reason": reason,
-        }
-    }
+        told = {"blessed": 0, "reason": str(error)}
+        told[TRANSIENT] = int(_is_of_the_machine(error))
+    (blessing / (BLESSED if told["blessed"] else NOT_BLESSED)).touch()
+    print("blessed" if told["blessed"] else f"not blessed: {told['reason']}")
+    return {"blessing": told}
+
+
+def _is_of_the_machine(error):
+    if isinstance(error, ServingError):
+        return error.code in _OF_THE_MACHINE
+    return isinstance(error, ServerError)
 
 
 def _check(version, seconds):

@@ -56,30 +56,15 @@ def run(
         "execution": int(pushed_model.name),
         "fingerprint": model.fingerprint,
     }
-    found = _found(model_dir)
-    version = _pushed_by(found, origin)
-    if version is None:
-        refused = _rolled_back(found, model.fingerprint)
+    with versions.pushing(model_dir):
+        version, refused = _known(model_dir, origin, data_licence)
         if refused:
             return _not_pushed(refused)
-        version = _newest_if_same(found, model.fingerprint, data_licence)
-    if version is None:
-        card = _make_card(model, evaluation, model_dir, data_licence)
-        version = _push(model, model_dir, card | {PIPELINE: origin})
-    _prune(version, keep)
-    pushed = {"version": version.name, "destination": str(version)}
-    text = json.dumps(pushed, indent=2) + "\n"
-    (pushed_model / "pushed.json").write_text(text)
-    print(f"pushed: {version}")
-    return {
-        "pushed_model": {
-            "pushed": 1,
-            "pushed_version": version.name,
-            "pushed_destination": str(version),
-            "reason": model_blessing.properties["reason"],
-            HOLDS_WITH: str(version),
-        }
-    }
+        if version is None:
+            card = _make_card(model, evaluation, model_dir, data_licence)
+            version = _push(model, model_dir, card | {PIPELINE: origin})
+        _prune(version, keep)
+    return _pushed(pushed_model, version, model_blessing.properties["reason"])
 
 
 def _not_pushed(refused):
@@ -87,12 +72,33 @@ def _not_pushed(refused):
     return {"pushed_model": {"pushed": 0} | refused}
 
 
-def _found(model_dir) -> dict[Path, dict]:
-    """Returns the cards of what is pushed already, from old to new."""
-    if not Path(model_dir).is_dir():
-        return {}
-    pushed = versions.find_versions(model_dir).values()
-    return {path: _card(path) for path in pushed}
+def _pushed(pushed_model, version, reason):
+    """Writes which version it is, and tells it."""
+    pushed = {"version": version.name, "destination": str(version)}
+    text = json.dumps(pushed, indent=2) + "\n"
+    (pushed_model / "pushed.json").write_text(text)
+    print(f"pushed: {version}")
+    told = {f"pushed_{name}": value for name, value in pushed.items()}
+    return {
+        "pushed_model": {"pushed": 1, "reason": reason}
+        | told
+        | {HOLDS_WITH: str(version)}
+    }
+
+
+def _known(model_dir, origin, data_licence):
+    """Returns the version that is this model, or None; and the reason, if it
+    must not be pushed again.
+    """
+    found = {
+        path: _card(path) for path in versions.find_versions(model_dir).values()
+    }
+    version = _pushed_by(found, origin)
+    if version is not None:
+        return version, {}
+    fingerprint = origin["fingerprint"]
+    refused = _rolled_back(found, fingerprint)
+    return _newest_if_same(found, fingerprint, data_licence), refused
 
 
 def _refused(model_blessing, infra_blessing) -> dict:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from transgan_tf.checked import UserError
 
-# A property of artifacts, see `Artifact`.
-HOLDS_WITH = "holds_with"
+# Properties of artifacts, see `Artifact`.
+HOLDS_WITH, TRANSIENT = "holds_with", "transient"
 
 
 class ComponentError(UserError):
@@ -32,6 +32,8 @@ class Artifact:
         fingerprint: SHA-256 over names and contents of its files.
         properties: plain data about it, such as `{"blessed": 1}`. `HOLDS_WITH`
             names a path elsewhere without which it does not hold any more.
+            `TRANSIENT` is 1 if it might come out otherwise the next time: later
+            runs do not take it from the cache.
     """
 
     path: Path

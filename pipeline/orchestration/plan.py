@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pipeline.orchestration import code
 from pipeline.orchestration import files
 from pipeline.orchestration.component import HOLDS_WITH
+from pipeline.orchestration.component import TRANSIENT
 from pipeline.orchestration.component import Channel
 from pipeline.orchestration.component import Component
 from pipeline.orchestration.component import Latest
@@ -168,6 +169,8 @@ class Planner:
             elsewhere = artifact.properties.get(HOLDS_WITH)
             if elsewhere and not os.path.exists(elsewhere):
                 return f"{shown(elsewhere)} is missing"
+            if artifact.properties.get(TRANSIENT) == 1:
+                return f"{artifact.output} may come out otherwise now"
         return None
 
     def _difference(self, component, inputs):

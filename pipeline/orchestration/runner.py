@@ -27,6 +27,7 @@ from pipeline.orchestration.records import INTERRUPTED
 from pipeline.orchestration.records import RUNNING
 from pipeline.orchestration.records import StoredArtifact
 from pipeline.orchestration.selection import Selection
+from pipeline.orchestration.selection import refuse_early
 from pipeline.orchestration.store import Store
 
 _LAST_LINES = 20
@@ -133,7 +134,7 @@ class Runner:
                 self.store.use(self.outcome.run, execution)
                 self.console.state(component.name, CACHED, step.reason)
             else:
-                self._refuse_early(component, step)
+                refuse_early(component.name, step, self.forced)
                 execution = self._execute(component, inputs, key, step, lock)
                 self.outcome.executed.append(component.name)
         self.planner.made[component.name] = self.store.outputs(execution)
@@ -150,17 +151,6 @@ class Runner:
                 self.console.state(component.name, "waits", who)
 
         return waiting
-
-    def _refuse_early(self, component, step):
-        if self.forced and component.name not in self.forced:
-            first = next(
-                c.name for c in self.components if c.name in self.forced
-            )
-            raise ComponentError(
-                f"--from={first} takes what is before it from the cache, and "
-                f"{component.name} is not there ({step.reason}): say "
-                f"--from={component.name}, or leave it out"
-            )
 
     def _execute(self, component, inputs, key, step, lock):
         """Executes a component and publishes; returns the number."""

@@ -53,13 +53,31 @@ class Selection:
         return frozenset(names[names.index(self.first) :])
 
 
+def refuse_early(name: str, step: Step, forced: frozenset[str]) -> None:
+    """Raises `ComponentError` if what is before `--from` is not in the cache.
+
+    Args:
+        name, step: of a component, and what is to be done for it.
+        forced: see `Selection.forced`.
+    """
+    if forced and name not in forced and step.state != CACHED:
+        raise ComponentError(
+            f"--from takes what is before it from the cache, and {name} is "
+            f"not there ({step.reason}): say --from={name}, or leave it out"
+        )
+
+
 def plan(
     components: list[Component],
     store: Store | None,
     dataset: str,
     selection: Selection,
 ) -> list[tuple[str, Step]]:
-    """Returns what a run would do, by the components' names, in order."""
+    """Returns what a run would do, by the components' names, in order.
+
+    Raises:
+        ComponentError: it would do nothing, see `refuse_early`.
+    """
     names = selection.names(components)
     forced = selection.forced(names)
     planner = Planner(components, store, dataset, forced)
@@ -71,6 +89,7 @@ def plan(
             steps.append((component.name, planner.guess(component, missing)))
             continue
         step = planner.step(component, inputs)
+        refuse_early(component.name, step, forced)
         steps.append((component.name, step))
         if step.state == CACHED:
             made = store.outputs(step.execution.id)

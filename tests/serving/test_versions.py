@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -262,11 +263,30 @@ def test_only_a_folder_of_versions_takes_one(tmp_path):
         release(path)
     with pytest.raises(VersionError, match="file/model cannot be written"):
         release(path / "model")
+    versions.check_writable(tmp_path / "new" / "model")
+    assert not (tmp_path / "new").exists()
     version = tmp_path / "1"
     version.mkdir()
     (version / "saved_model.pb").write_text("")
     with pytest.raises(VersionError, match=f"--model_dir={tmp_path}"):
         release(version)
+
+
+def test_one_at_a_time_looks_and_pushes(tmp_path):
+    folder, done = tmp_path / "new" / "model", threading.Event()
+
+    def push():
+        with versions.pushing(folder):
+            done.set()
+
+    with versions.pushing(folder):
+        thread = threading.Thread(target=push)
+        thread.start()
+        assert not done.wait(0.2)
+        # It does not keep who exports from publishing.
+        assert release(folder).name == "1"
+    thread.join()
+    assert done.is_set()
 
 
 @pytest.fixture
