@@ -37,7 +37,9 @@ def gelu(x):
 @tf.custom_gradient
 def _slope(x):
     def gradient(upstream):
-        return upstream * _density(x) * (2.0 - tf.square(x))
+        # Not by 2 - x^2, which float16 cannot hold where the density is 0.
+        density = _density(x)
+        return upstream * (2.0 * density - x * (x * density))
 
     return _cumulative(x) + x * _density(x), gradient
 
