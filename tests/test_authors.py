@@ -139,6 +139,26 @@ def test_tensors_are_turned_and_back(name, shape, ours, place, our_place):
             "generator.attention_noise=false",
             "generator.attention_noise=False, where theirs has True",
         ),
+        (
+            "lsun_church",
+            "generator.attention=axis",
+            "generator.attention=axis, where theirs has grid",
+        ),
+        (
+            "lsun_church",
+            "discriminator.attention=standard",
+            "discriminator.attention=standard, where theirs has grid",
+        ),
+        (
+            "cifar10",
+            "generator.stages.0.global_blocks=1",
+            "generator.stages.0.global_blocks=1, where theirs has 0",
+        ),
+        (
+            "lsun_church",
+            "discriminator.stages.1.global_blocks=1",
+            "discriminator.stages.1.global_blocks=1, where theirs has 0",
+        ),
     ],
 )
 def test_networks_that_are_not_the_authors_are_refused(
@@ -149,3 +169,11 @@ def test_networks_that_are_not_the_authors_are_refused(
         generator_entries(config.generator)
         discriminator_entries(config.discriminator)
     assert sentence in str(error.value)
+
+
+def test_an_attention_that_replaces_none_is_the_authors():
+    config = get_preset("cifar10").config
+    other = config.override(["generator.attention=axis"])
+    assert generator_entries(other.generator) == generator_entries(
+        config.generator
+    )

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from serving import export
 from tests import authors
 from tests.test_features import Network
 from tests.test_features import save
+from tests.test_parity import image_of
 from transgan_tf import convert
 from transgan_tf import evaluate
 from transgan_tf import pth
@@ -158,11 +160,41 @@ def test_converted_networks_give_the_golden_numbers(golden):
     images = generator(case["z"]).numpy().transpose(0, 3, 1, 2)
     gap = np.abs(images - case["generated"]).max()
     assert gap <= 1e-4 * np.abs(case["generated"]).max()
-    if case["image"].size:
-        discriminator = load_discriminator(run_dir)
-        logits = discriminator(case["image"].transpose(0, 2, 3, 1))
-        gap = np.abs(logits - case["logits"]).max()
-        assert gap <= 1e-4 * np.abs(case["logits"]).max()
+    discriminator = load_discriminator(run_dir)
+    logits = discriminator(image_of(case, discriminator.config.image_size))
+    gap = np.abs(logits - case["logits"]).max()
+    assert gap <= 1e-4 * np.abs(case["logits"]).max()
+
+
+def our_path(name):
+    """Returns where a block's noise strength is here, by the authors' name."""
+    if name.startswith("last_block"):
+        return "class_block/noise/strength"
+    stage, block = re.match(r"blocks_(\d)\.(?:block\.)?(\d+)\.", name).groups()
+    return f"stage_{int(stage) - 1}/block_{block}/noise/strength"
+
+
+def test_each_block_has_its_own_noise(golden):
+    _, states, run_dir = golden
+    networks = {
+        "avg_gen_state_dict": load_generator(run_dir),
+        "dis_state_dict": load_discriminator(run_dir),
+    }
+    seen = set()
+    for part, network in networks.items():
+        strengths = {
+            weight.path.partition("/")[2]: float(weight.numpy())
+            for weight in network.weights
+            if weight.path.endswith("noise/strength")
+        }
+        expected = {
+            our_path(name): float(value)
+            for name, value in states[part].items()
+            if name.endswith("noise_strength_1")
+        }
+        assert strengths == expected
+        seen |= set(strengths.values())
+    assert len(seen) > 3
 
 
 def load_discriminator(run_dir):

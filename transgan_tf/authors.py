@@ -40,17 +40,22 @@ _SHARED = {"channels": 3, "heads": 4, "relative_position": True}
 _GENERATORS = {
     3: _SHARED
     | {"attention_noise": False, "output_activation": "linear"}
-    | {f"stages.{n}.upsample": "pixel_shuffle" for n in (1, 2)},
+    | {f"stages.{n}.upsample": "pixel_shuffle" for n in (1, 2)}
+    | {f"stages.{n}.global_blocks": 0 for n in range(3)},
     6: _SHARED
     | {"attention_noise": True, "output_activation": "linear"}
     | {f"stages.{n}.upsample": "bicubic" for n in (1, 2)}
     | {f"stages.{n}.upsample": "pixel_shuffle" for n in (3, 4, 5)}
-    | {f"stages.{n}.window": 8 * 2**n for n in range(3)},
+    | {f"stages.{n}.window": 8 * 2**n for n in range(3)}
+    | {f"stages.{n}.global_blocks": 0 for n in range(6)},
 }
 _DISCRIMINATORS = {
-    2: _SHARED | {"mlp_ratio": 4, "attention_noise": True},
+    2: _SHARED
+    | {"mlp_ratio": 4, "attention_noise": True}
+    | {f"stages.{n}.global_blocks": 0 for n in range(2)},
     3: _SHARED
-    | {"mlp_ratio": 4, "attention_noise": False, "stages.0.global_blocks": 1}
+    | {"mlp_ratio": 4, "attention_noise": False}
+    | {f"stages.{n}.global_blocks": int(n == 0) for n in range(3)}
     | {f"stages.{n}.resolution": 64 // 2**n for n in range(3)}
     | {f"stages.{n}.window": 64 // 2**n for n in (1, 2)},
 }
@@ -163,6 +168,9 @@ def _check(config, layouts):
         )
     for field, value in layout.items():
         _require(config, field, value)
+    # Where no stage is above `attention_above`, the field changes nothing.
+    if any(config.attention_of(stage) != "grid" for stage in config.stages):
+        _require(config, "attention", "grid")
 
 
 def _check_global(config):
