@@ -8,6 +8,7 @@ import pytest
 
 from transgan_tf import benchmark
 from transgan_tf.flops import step_flops
+from transgan_tf.presets import get_preset
 
 ARGUMENTS = ["--dataset=mnist", "--batch_size=2", "--rounds=1", "--no_jit"]
 
@@ -18,7 +19,10 @@ def test_the_flags_change_the_configuration():
         attention="axis",
         precision="bfloat16",
         jit=False,
-        assignments=("training.n_critic=3",),
+        assignments=(
+            "training.n_critic=3",
+            "generator.attention_above=7",
+        ),
     )
     config = arguments.config()
     training = config.training
@@ -27,6 +31,33 @@ def test_the_flags_change_the_configuration():
     assert training.n_critic == 3
     assert config.generator.attention == config.discriminator.attention
     assert config.generator.attention == "axis"
+    usual = benchmark.Arguments(batch_size=6).config()
+    assert step_flops(config).sampling != step_flops(usual).sampling
+
+
+def test_images_of_a_part():
+    config = get_preset("cifar10").config.override(
+        ["training.batch_size=6", "training.generator_batch_factor=3"]
+    )
+    # Of a step the real images of all its updates.
+    expected = {"sampling": 6, "discriminator": 6, "generator": 18}
+    expected["step"] = 6 * config.training.n_critic
+    assert config.training.n_critic > 1
+    for part, images in expected.items():
+        assert benchmark.images_of(config, part) == images
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--attention=axis"], "--attention=axis changes no stage of mnist"),
+        (["--rounds=0"], "--rounds must be positive, got 0"),
+    ],
+)
+def test_mistakes_get_one_sentence(flags, sentence, capsys):
+    assert benchmark.main(flags) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert sentence in line
 
 
 def test_what_is_measured_adds_up(capsys):
@@ -36,6 +67,7 @@ def test_what_is_measured_adds_up(capsys):
     (name, part) = report["parts"].popitem()
     assert name == "sampling" and not report["parts"]
     config = benchmark.Arguments(batch_size=2).config()
+    assert part["images_per_second"] == pytest.approx(2 / part["seconds"])
     assert part["flops"] == step_flops(config).sampling
     per_second = part["flops"] / part["seconds"]
     share = per_second / report["matmul_flops"]
@@ -47,6 +79,8 @@ def test_what_is_measured_adds_up(capsys):
 
 def test_the_table():
     part = {"seconds": 0.5, "flops": 12e9, "peak_share": 0.24}
+    generator = part | {"images_per_second": 12.0}
+    step = part | {"images_per_second": 24.0}
     report = {
         "dataset": "tiny",
         "batch_size": 3,
@@ -59,12 +93,11 @@ def test_the_table():
         "discriminator_parameters": 678,
         "matmul_flops": 1e11,
         "peak_memory": 2**31,
-        "parts": {"generator": part, "step": part},
+        "parts": {"generator": generator, "step": step},
     }
     text = benchmark.table(report)
     assert "with XLA: 12,345 + 678 parameters" in text
     assert "| generator update, 6 images | 0.5 | 12 | 0.24 | 12 |" in text
-    # The real images of four updates.
     assert "other | 0.5 | 12 | 0.24 | 24 |" in text
     assert "100 GFLOP/s" in text and "2.00 GiB" in text
 

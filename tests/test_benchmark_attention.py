@@ -5,6 +5,7 @@ from PIL import Image
 
 from transgan_tf import benchmark_attention
 from transgan_tf import memory
+from transgan_tf.checked import UserError
 
 
 @pytest.fixture
@@ -39,6 +40,28 @@ def test_what_does_not_fit_is_left_out(measured, tmp_path, capsys):
     assert kinds == [("standard", 16, False)] + [("grid", 16, False)] * 2
     with Image.open(path) as picture:
         assert picture.width > 600
+
+
+def test_a_case_that_fails_leaves_the_others(
+    measured, tmp_path, capsys, monkeypatch
+):
+    measure_apart = benchmark_attention.measure_apart
+
+    def kill(config, jit):
+        if config.attention == "standard":
+            raise UserError("the measuring process ended with -9: no message")
+        return measure_apart(config, jit)
+
+    monkeypatch.setattr(benchmark_attention, "measure_apart", kill)
+    path = tmp_path / "attention.png"
+    flags = [f"--output={path}", "--resolutions=32"]
+    assert benchmark_attention.main(flags) == 0
+    assert capsys.readouterr().out.splitlines()[2:4] == [
+        "| standard | 32 x 32 | not measured: the measuring process ended with "
+        "-9: no message | |",
+        "| grid | 32 x 32 | 3 | 12.5 |",
+    ]
+    assert path.is_file()
 
 
 def test_the_plots_name_is_checked_first(measured, capsys):

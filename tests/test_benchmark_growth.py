@@ -32,10 +32,18 @@ def test_rows_tell_of_the_one_before(monkeypatch, capsys):
     ]
 
 
+def test_no_rounds_measure_nothing(capsys):
+    assert benchmark_growth.main(["--rounds=0"]) == 1
+    assert "--rounds must be positive, got 0" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_generator_is_measured_apart():
     (case,) = Arguments(preset="mnist", least=28).cases()
     seen = benchmark_growth.measure_apart(case, True, 2)
     assert seen["seconds"] > 0
-    # The last stage alone has some tensors of 28 * 28 * 16 floats.
-    assert seen["bytes"] > 28 * 28 * 16 * 4
+    # Attention over the whole map has scores of 2 heads of 28**2 by 28**2.
+    flags = ("generator.stages.2.window=28", "generator.attention_above=7")
+    (case,) = Arguments("mnist", 28, assignments=flags).cases()
+    more = benchmark_growth.measure_apart(case, True, 2)
+    assert more["bytes"] > seen["bytes"] + 2 * 28**4 * 4

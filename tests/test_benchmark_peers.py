@@ -4,6 +4,7 @@ The clones themselves are not here: the stand-ins have the modules, classes and
 arguments that are used of them, and networks of a few numbers.
 """
 
+import importlib.util
 import subprocess
 import sys
 import textwrap
@@ -142,6 +143,29 @@ def test_clones_are_asked_for(tmp_path, capsys):
     assert "--authors or --milmor" in capsys.readouterr().err
     assert benchmark_peers.main([f"--authors={tmp_path / 'none'}"]) == 1
     assert "is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--rounds=0", "--rounds must be positive, got 0"),
+        ("--set=training.acumulation=2", "training.acumulation"),
+        ("--batch_size=0", "training.batch_size"),
+    ],
+)
+def test_mistakes_are_told_before_anything_starts(
+    flag, sentence, milmor, capsys, monkeypatch
+):
+    monkeypatch.setattr(benchmark_peers, "Turn", None)
+    assert benchmark_peers.main([f"--milmor={milmor}", flag]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and sentence in line
+
+
+def test_pytorch_is_asked_for(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert benchmark_peers.main([f"--authors={tmp_path}"]) == 1
+    assert "pip install 'transgan-tf[torch]'" in capsys.readouterr().err
 
 
 def test_the_table():

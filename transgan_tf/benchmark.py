@@ -15,6 +15,8 @@ import tyro
 from transgan_tf import cli
 from transgan_tf.benchmark_memory import reset_peak
 from transgan_tf.benchmark_memory import resident
+from transgan_tf.checked import ConfigError
+from transgan_tf.checked import require
 from transgan_tf.configs import PRECISIONS
 from transgan_tf.configs import Config
 from transgan_tf.estimate import discriminator_parameters
@@ -74,13 +76,29 @@ class Arguments:
                 for network in ("generator", "discriminator")
             ]
         config = get_preset(self.dataset).config
-        return config.override([*changes, *self.assignments])
+        config = config.override([*changes, *self.assignments])
+        if self.attention is not None:
+            check_attention(config, self.attention)
+        return config
+
+
+def check_attention(config: Config, attention: str) -> None:
+    """Raises `ConfigError` if no stage of the networks attends so."""
+    networks = (config.generator, config.discriminator)
+    kinds = {n.attention_of(stage) for n in networks for stage in n.stages}
+    if attention not in kinds:
+        raise ConfigError(
+            f"--attention={attention} changes no stage of {config.preset}, "
+            "since none is above attention_above: lower it by --set "
+            "generator.attention_above=8 --set discriminator.attention_above=8"
+        )
 
 
 def act(arguments: Arguments) -> int:
     """Measures, and prints what was seen."""
-    config = arguments.config()
-    report = measure(config, arguments.rounds, arguments.parts)
+    config, rounds = arguments.config(), arguments.rounds
+    require(rounds >= 1, "--rounds", "must be positive", rounds)
+    report = measure(config, rounds, arguments.parts)
     report = {"dataset": arguments.dataset, **describe(config), **report}
     print(json.dumps(report, indent=2) if arguments.json else table(report))
     return cli.DONE
@@ -107,10 +125,10 @@ def measure(config: Config, rounds: int, names=PARTS) -> dict:
     """Times the parts of a step, one after another, `rounds` times.
 
     Returns:
-        `matmul_flops` per second; for each part `seconds`, `flops` and the
-        `peak_share` of the matmul's; `training_images_per_second` (real ones),
-        `sampling_images_per_second`, and `peak_memory` of the process in bytes,
-        without compiling.
+        `matmul_flops` per second; `peak_memory` of the process in bytes,
+        without compiling; for each of the `parts` `seconds`, `flops`, the
+        `peak_share` of the matmul's, and `images_per_second`: those that it
+        makes or, if it judges some, real ones.
     """
     arithmetic = dataclasses.asdict(step_flops(config))
     timed = {"matmul": matmul(config.training.precision)}
@@ -133,10 +151,22 @@ def measure(config: Config, rounds: int, names=PARTS) -> dict:
             "seconds": taken,
             "flops": arithmetic[name],
             "peak_share": arithmetic[name] / taken / reached,
+            "images_per_second": images_of(config, name) / taken,
         }
         for name, taken in medians.items()
     }
     return report
+
+
+def images_of(config: Config, part: str) -> int:
+    """Returns how many images a part is about, see `measure`."""
+    training = config.training
+    return {
+        "sampling": training.batch_size,
+        "discriminator": training.batch_size,
+        "generator": training.generator_batch_size,
+        "step": training.images_per_step,
+    }[part]
 
 
 def matmul(precision: str) -> Callable[[], None]:
@@ -204,14 +234,10 @@ def table(report: dict) -> str:
         "|---|---|---|---|---|",
     ]
     for name, part in report["parts"].items():
-        images = report["batch_size"]
-        images *= report["n_critic"] if name == "step" else 1
-        if name == "generator":
-            images = report["generator_batch_size"]
         lines.append(
             f"| {titles[name]} | {part['seconds']:.3g} "
             f"| {part['flops'] / 1e9:,.4g} | {part['peak_share']:.2f} "
-            f"| {images / part['seconds']:.3g} |"
+            f"| {part['images_per_second']:.3g} |"
         )
     lines += [
         "",

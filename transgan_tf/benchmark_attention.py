@@ -13,6 +13,7 @@ from transgan_tf import cli
 from transgan_tf.benchmark_memory import reset_peak
 from transgan_tf.benchmark_memory import resident
 from transgan_tf.benchmark_memory import run_apart
+from transgan_tf.checked import UserError
 from transgan_tf.checked import from_dict
 from transgan_tf.checked import require
 from transgan_tf.network_configs import ATTENTIONS
@@ -81,7 +82,12 @@ def act(arguments: Arguments) -> int:
             size = f"{needed / 2**30:,.1f} GiB"
             print(f"{name}| does not fit: about {size} | |", flush=True)
             continue
-        seen = measure_apart(config, arguments.jit)
+        try:
+            seen = measure_apart(config, arguments.jit)
+        except UserError as error:
+            # The other cases are measured all the same.
+            print(f"{name}| not measured: {error} | |", flush=True)
+            continue
         results.append({"attention": attention, "side": resolution, **seen})
         mebibytes, milliseconds = seen["bytes"] / 2**20, 1000 * seen["seconds"]
         print(f"{name}| {mebibytes:,.0f} | {milliseconds:,.1f} |", flush=True)

@@ -15,6 +15,7 @@ from transgan_tf.benchmark_memory import reset_peak
 from transgan_tf.benchmark_memory import resident
 from transgan_tf.benchmark_memory import run_apart
 from transgan_tf.checked import from_dict
+from transgan_tf.checked import require
 from transgan_tf.network_configs import GeneratorConfig
 from transgan_tf.presets import get_preset
 
@@ -57,13 +58,15 @@ class Arguments:
 
 def act(arguments: Arguments) -> int:
     """Prints a row for each resolution, with its ratio to the one before."""
+    rounds = arguments.rounds
+    require(rounds >= 1, "--rounds", "must be positive", rounds)
     print(
         "| image | ms | of the one before | MiB | of the one before |\n"
         "|---|---|---|---|---|"
     )
     before = None
     for config in arguments.cases():
-        seen = measure_apart(config, arguments.jit, arguments.rounds)
+        seen = measure_apart(config, arguments.jit, rounds)
         ratios = dict.fromkeys(seen, "")
         if before is not None:
             ratios = {name: f"{seen[name] / before[name]:.2f}" for name in seen}

@@ -3,6 +3,7 @@
 import argparse
 import collections.abc
 import contextlib
+import importlib.util
 import json
 import os
 import statistics
@@ -22,6 +23,7 @@ from transgan_tf import cli
 from transgan_tf.benchmark_memory import reset_peak
 from transgan_tf.benchmark_memory import resident
 from transgan_tf.checked import UserError
+from transgan_tf.checked import require
 from transgan_tf.configs import PRECISIONS
 from transgan_tf.configs import Config
 from transgan_tf.presets import get_preset
@@ -89,15 +91,28 @@ def act(arguments: Arguments) -> int:
     ]
     if not others:
         raise UserError("give the folder of a clone by --authors or --milmor")
+    rounds = arguments.rounds
+    require(rounds >= 1, "--rounds", "must be positive", rounds)
     for name, clone, changes in others:
-        if not clone.is_dir():
-            raise UserError(f"--{name} {clone} is no folder: give a clone's")
+        check(name, clone)
         changes = [*changes, *arguments.changes()]
+        # Mistakes are told here, not by the process that would make them.
+        our_config(arguments.batch_size, changes)
         ours = {"batch_size": arguments.batch_size, "changes": changes}
         theirs = {"batch_size": arguments.batch_size, "clone": str(clone)}
         pair = {"ours": ("ours", ours), name: (name, theirs)}
         print(table(name, arguments.batch_size, compare(pair, arguments)))
     return cli.DONE
+
+
+def check(name: str, clone: Path) -> None:
+    """Raises `UserError` if another implementation is not at hand."""
+    if not clone.is_dir():
+        raise UserError(f"--{name} {clone} is no folder: give a clone's")
+    if name == "authors" and importlib.util.find_spec("torch") is None:
+        raise UserError(
+            "--authors needs PyTorch: pip install 'transgan-tf[torch]'"
+        )
 
 
 def compare(pair: dict, arguments: Arguments) -> dict:
