@@ -520,7 +520,12 @@ def test_the_rows_of_table_2():
         assert config.generator == network.generator
         assert config.discriminator == network.discriminator
         expected = dataclasses.replace(
-            mnist.training, steps=7, batch_size=4, augmentation=policy
+            mnist.training,
+            steps=7,
+            batch_size=4,
+            augmentation=policy,
+            generator_learning_rate=5e-4,
+            discriminator_learning_rate=5e-4,
         )
         assert config.training == expected
     assert len(arguments.cells(configs)) == 4 * 3
