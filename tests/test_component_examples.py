@@ -140,7 +140,7 @@ def test_a_state_of_a_file_and_of_a_name(tmp_path):
 def test_a_state_of_a_network_of_features(tmp_path):
     assert features_state("classifier") is None
     states = [features_state(str(tmp_path))]
-    for content in (b"one", b"two"):
+    for content in (b"one", b"three"):
         (tmp_path / "saved_model.pb").write_bytes(content)
         states.append(features_state(str(tmp_path)))
     assert len(set(states)) == 3

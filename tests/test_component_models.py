@@ -613,6 +613,44 @@ def test_another_number_to_keep_is_put_into_effect(root, model):
     assert pushed_versions(root) == ["3"]
 
 
+def standing(told, fingerprint):
+    """Asks about an earlier push of a model."""
+    inputs = {"model": artifact("none", fingerprint)}
+    outputs = {"pushed_model": artifact("none", **told)}
+    return pusher.why_not_standing(inputs, outputs)
+
+
+def test_a_push_stands_until_this_pipeline_pushes_another(root, model):
+    first = push(root, 7, model)
+    assert standing(first, "model 0") is None
+    second = push(root, 8, replace(model, fingerprint="model 1"))
+    place = root.parent / "models" / "digits"
+    told = f"{place}/1 is not the newest any more"
+    assert standing(first, "model 0") == told
+    assert standing(second, "model 1") is None
+    assert standing({"pushed": 0, "reason": "FID 9 > 7"}, "model 0") is None
+    rollback(place)
+    told = f"{place}/2 is not the newest any more"
+    assert standing(second, "model 1") == told
+    # Somebody begins the folder anew.
+    shutil.rmtree(place)
+    push(root, 9, replace(model, fingerprint="model 2"))
+    assert standing(first, "model 0") == f"{place}/1 is another model now"
+
+
+def test_pipelines_that_share_a_folder_do_not_push_in_turns(
+    root, model, tmp_path
+):
+    other = tmp_path / "other"
+    shutil.copytree(root, other)
+    first = push(root, 7, model)
+    push(other, 3, replace(model, fingerprint="model 1"))
+    assert standing(first, "model 0") is None
+    # Nor where it has a reason to look again, such as another --keep.
+    assert push(root, 8, model, keep=5)["pushed_version"] == "1"
+    assert pushed_versions(root) == ["1", "2"]
+
+
 def test_two_that_push_at_once_push_one_version(root, model, monkeypatch):
     make_card = pusher._make_card
 

@@ -130,6 +130,15 @@ def test_a_version_that_was_removed_is_pushed_again(world):
     assert world.run() == (0, [])
 
 
+def test_going_back_to_other_parameters_pushes_again(world):
+    for steps in (3, 5, 3, 5):
+        world.run(steps=steps)
+    assert "it is old: it is made again" in world.told
+    made = [f"digits: {steps} steps" for steps in (3, 5, 3, 5)]
+    assert world.versions() == made
+    assert world.run(steps=5) == (0, [])
+
+
 def test_what_may_pass_is_tried_again(world):
     busy = world.folder / "busy"
     busy.touch()
@@ -151,6 +160,8 @@ def test_what_others_add_to_a_run_is_no_damage(world):
         file.write("scored\n")
     (path.parent / "notes").mkdir()
     (path.parent / "notes" / "1").touch()
+    # Left behind by a desktop, or by a network file system.
+    (path.parent / ".nfs0001").touch()
     assert world.run() == (0, [])
     os.truncate(path, 1)
     assert world.run()[1][0] == "Trainer"

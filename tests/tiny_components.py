@@ -106,6 +106,15 @@ def pusher(model, blessing, pushed_model, folder):
     return {"pushed_model": told_of(version)}
 
 
+def why_not_standing(inputs, outputs):
+    told = outputs["pushed_model"].properties
+    if not told["pushed"]:
+        return None
+    others = Path(told["pushed_destination"]).parent.iterdir()
+    newest = max(others, key=lambda version: int(version.name))
+    return None if newest.name == told["pushed_version"] else "it is old"
+
+
 def told_of(version):
     return {
         "pushed": 1,

@@ -81,6 +81,7 @@ def make_components(tiny):
             inputs={"model": model, "blessing": blessing},
             outputs={"pushed_model": "PushedModel"},
             settings=where,
+            standing=f"{module}:why_not_standing",
         ),
     ]
 

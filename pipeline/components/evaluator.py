@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pipeline.components.datasets import dataset_folder
 from pipeline.components.gate import judge
+from pipeline.components.names import METRICS
+from pipeline.components.names import SAMPLES
 from pipeline.orchestration.component import Artifact
 from pipeline.orchestration.component import ComponentError
 from transgan_tf import cli
@@ -15,7 +17,6 @@ from transgan_tf.pictures import grid
 from transgan_tf.pictures import write_png
 
 BLESSED, NOT_BLESSED = "BLESSED", "NOT_BLESSED"
-METRICS, SAMPLES = "metrics.json", "samples.png"
 SHOWN = 64
 
 

@@ -23,6 +23,9 @@ from transgan_tf.checked import require
 # Until the embedded server must have loaded a candidate.
 LOADING_SECONDS = 300.0
 
+# What `transgan_tf.sample` and `transgan_tf.curves` make.
+_PICTURES = ("*.png", "*.gif", "*.mp4")
+
 _EXAMPLES = Channel("ExampleGen", "examples")
 _STATISTICS = Channel("StatisticsGen", "statistics")
 _ANOMALIES = Channel("ExampleValidator", "anomalies")
@@ -130,8 +133,9 @@ def _trainer(config):
         settings={"settings": settings},
         # Training goes on from its last checkpoint.
         resumable=("model_run",),
-        # `python -m transgan_tf.evaluate` adds its scores to a run.
-        growing=("*/metrics.jsonl", "*/tensorboard/*"),
+        # `python -m transgan_tf.evaluate` adds its scores to a run; and what
+        # is drawn there is no reason to train again.
+        growing=("*/metrics.jsonl", "*/tensorboard/*", *_PICTURES),
     )
 
 
@@ -175,6 +179,7 @@ def _pusher(flags):
             # So that another number is put into effect at once.
             "keep": flags.keep,
         },
+        standing="pipeline.components.pusher:why_not_standing",
     )
 
 

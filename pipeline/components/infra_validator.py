@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.components.trainer import SERVING
+from pipeline.components.names import SERVING
 from pipeline.orchestration.component import TRANSIENT
 from pipeline.orchestration.component import Artifact
 from serving.client import Client

@@ -6,12 +6,13 @@ whole. Needs no TensorFlow.
 
 import json
 import shutil
+from collections.abc import Mapping
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
 
-from pipeline.components.evaluator import METRICS
-from pipeline.components.trainer import SERVING
+from pipeline.components.names import METRICS
+from pipeline.components.names import SERVING
 from pipeline.orchestration.component import HOLDS_WITH
 from pipeline.orchestration.component import Artifact
 from pipeline.orchestration.component import ComponentError
@@ -90,15 +91,42 @@ def _known(model_dir, origin, data_licence):
     """Returns the version that is this model, or None; and the reason, if it
     must not be pushed again.
     """
-    found = {
-        path: _card(path) for path in versions.find_versions(model_dir).values()
-    }
+    found = _cards(model_dir)
     version = _pushed_by(found, origin)
     if version is not None:
         return version, {}
-    fingerprint = origin["fingerprint"]
-    refused = _rolled_back(found, fingerprint)
-    return _newest_if_same(found, fingerprint, data_licence), refused
+    refused = _rolled_back(found, origin["fingerprint"])
+    return _standing(found, origin, data_licence), refused
+
+
+def why_not_standing(inputs: Mapping, outputs: Mapping) -> str | None:
+    """Returns why a push of earlier does not hold any more, or None.
+
+    Since its version is another model now, or an older one of this pipeline's
+    or of somebody who went back. What others have pushed to the folder since
+    then is no reason to push the same again.
+
+    Args:
+        inputs, outputs: artifacts of the execution, by keyword.
+    """
+    told = outputs["pushed_model"].properties
+    if told["pushed"] != 1:
+        return None
+    version = Path(told["pushed_destination"])
+    found = _cards(version.parent)
+    origin = {"fingerprint": inputs["model"].fingerprint}
+    if _fingerprint(found.get(version, {})) != origin["fingerprint"]:
+        return f"{version} is another model now"
+    origin["pipeline_root"] = (found[version][PIPELINE]).get("pipeline_root")
+    if _standing(found, origin, None) is None:
+        return f"{version} is not the newest any more"
+    return None
+
+
+def _cards(model_dir) -> dict[Path, dict]:
+    """Returns the cards of what is pushed already, from old to new."""
+    pushed = versions.find_versions(model_dir).values()
+    return {path: _card(path) for path in pushed}
 
 
 def _refused(model_blessing, infra_blessing) -> dict:
@@ -119,15 +147,21 @@ def _pushed_by(found, origin):
     return None
 
 
-def _newest_if_same(found, fingerprint, data_licence):
-    """Returns the newest version if it is this model already."""
-    if not found:
-        return None
-    newest = list(found)[-1]
-    card = found[newest]
-    licences = (None, card.get("data_licence"))
-    same = _fingerprint(card) == fingerprint and data_licence in licences
-    return newest if same else None
+def _standing(found, origin, data_licence):
+    """Returns the version that is this model, unless there is a later one.
+
+    Later ones by others, who push to the same folder, do not count.
+    """
+    for path, card in reversed(found.items()):
+        licences = (None, card.get("data_licence"))
+        same = _fingerprint(card) == origin["fingerprint"]
+        if same and data_licence in licences:
+            return path
+        pushed_by = card.get(PIPELINE) or {}
+        own = pushed_by.get("pipeline_root") == origin["pipeline_root"]
+        if own or versions.ORIGIN in card:
+            return None
+    return None
 
 
 def _rolled_back(found, fingerprint) -> dict:

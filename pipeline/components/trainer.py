@@ -10,14 +10,13 @@ from pathlib import Path
 
 from pipeline.components.configuration import join_config
 from pipeline.components.datasets import dataset_folder
+from pipeline.components.names import SERVING
 from pipeline.orchestration.component import Artifact
 from pipeline.orchestration.component import ComponentError
 from transgan_tf import cli
 from transgan_tf.manifest import load_manifest
 from transgan_tf.processes import killed_with_this
 
-# As TFX's Trainer calls it: the SavedModel, ready to be served.
-SERVING = "Format-Serving"
 # The model's name until the Pusher knows the folder that it goes to.
 NAME = "transgan"
 

@@ -97,6 +97,11 @@ class Component:
             killed; the next one goes on in it. Others are emptied first.
         growing: patterns of files in the outputs, such as `"*/log.txt"`, which
             others add to later: longer or new ones are no damage.
+        standing: for outputs that reach out of the pipeline's root, where a
+            function is, as `"module:function"`, that is asked before an
+            execution is taken from the cache. It is called with the execution's
+            inputs and outputs, artifacts by keyword, and returns why it does
+            not hold any more, or None.
     """
 
     name: str
@@ -107,10 +112,16 @@ class Component:
     settings: Mapping = field(default_factory=dict)
     resumable: tuple[str, ...] = ()
     growing: tuple[str, ...] = ()
+    standing: str | None = None
 
     def load(self) -> Callable:
         """Imports and returns the function."""
-        import importlib
+        return load(self.function)
 
-        module, _, name = self.function.partition(":")
-        return getattr(importlib.import_module(module), name)
+
+def load(function: str) -> Callable:
+    """Imports and returns what is at `"module:function"`."""
+    import importlib
+
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)

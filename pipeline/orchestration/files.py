@@ -62,7 +62,7 @@ def damage(
     """Returns what of `record`'s files is not there any more, or None.
 
     Looks at names and sizes only. Files that `growing` patterns match may have
-    become longer, and new ones of them may be there.
+    become longer, and new ones of them may be there, and hidden ones.
     """
 
     def grows(name):
@@ -77,8 +77,13 @@ def damage(
         if found[name] < size or (found[name] > size and not grows(name)):
             return f"{name} has {found[name]:,} bytes instead of {size:,}"
     new = sorted(found.keys() - files.keys())
-    strange = [name for name in new if not grows(name)]
+    strange = [name for name in new if not (grows(name) or _is_hidden(name))]
     return f"{strange[0]} was put there" if strange else None
+
+
+def _is_hidden(name):
+    """Tells what desktops and network file systems leave by themselves."""
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def _walk(folder) -> Iterator[tuple[str, Path]]:

@@ -13,6 +13,7 @@ from pipeline.orchestration.component import TRANSIENT
 from pipeline.orchestration.component import Channel
 from pipeline.orchestration.component import Component
 from pipeline.orchestration.component import Latest
+from pipeline.orchestration.component import load
 from pipeline.orchestration.layout import shown
 from pipeline.orchestration.records import COMPLETE
 from pipeline.orchestration.records import RUNNING
@@ -138,7 +139,7 @@ class Planner:
             # Of one that was killed the record says that it runs.
             ended = "killed" if found.status == RUNNING else found.status
             return Step(GOES_ON, f"execution {found.id} ({ended})", found)
-        damage = self._damage(found)
+        damage = self._damage(component, found)
         if damage:
             reason = f"of execution {found.id}, {damage}"
             return Step(RUNS, f"{reason}: it is made again")
@@ -160,7 +161,7 @@ class Planner:
             return []
         return self.store.executions(component.name, self.dataset)
 
-    def _damage(self, execution):
+    def _damage(self, component, execution):
         outputs = self.store.outputs(execution.id)
         for artifact in outputs.values():
             damage = self.damage_of(artifact)
@@ -171,7 +172,10 @@ class Planner:
                 return f"{shown(elsewhere)} is missing"
             if artifact.properties.get(TRANSIENT) == 1:
                 return f"{artifact.output} may come out otherwise now"
-        return None
+        if component.standing is None:
+            return None
+        standing = load(component.standing)
+        return standing(self.store.inputs(execution.id), outputs)
 
     def _difference(self, component, inputs):
         """Returns what changed since the newest execution, for users.
