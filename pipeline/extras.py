@@ -1,6 +1,7 @@
 """What the library alone does not bring: told where it is missing."""
 
 import contextlib
+import importlib.util
 
 from transgan_tf.checked import UserError
 
@@ -11,12 +12,38 @@ _EXTRAS = {
     "tensorflow_datasets": "pipeline",
     "importlib_resources": "pipeline",
     "jinja2": "pipeline",
+    "aiohttp": "serving",
+    "grpc": "serving",
+    "tensorflow_serving": "serving",
+    "urllib3": "serving",
     "kfp": "kfp",
 }
 
 
 class MissingPackage(UserError):
     """A package of the extra that is not installed."""
+
+
+def require_extra(extra: str) -> None:
+    """Raises `MissingPackage` for what is needed only at the end of hours."""
+    for package, brought_by in _EXTRAS.items():
+        if brought_by == extra and not _is_there(package):
+            raise _missing(package)
+
+
+def _is_there(package):
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:
+        # Told by tests, and by who keeps a package from being imported.
+        return False
+
+
+def _missing(package):
+    return MissingPackage(
+        f"the package {package} is missing: "
+        f"pip install -e '.[{_EXTRAS[package]}]'"
+    )
 
 
 @contextlib.contextmanager
@@ -32,7 +59,4 @@ def told_if_missing():
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRAS:
             raise
-        raise MissingPackage(
-            f"the package {package} is missing: "
-            f"pip install -e '.[{_EXTRAS[package]}]'"
-        ) from None
+        raise _missing(package) from None

@@ -1,6 +1,7 @@
 """Flags that several command lines share: of a dataset, of a pipeline."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -151,10 +152,11 @@ class PipelineFlags(DatasetFlags):
     def check(self) -> None:
         """Raises `ConfigError` for flags that cannot be meant so."""
         super().check()
-        rule = "must be at least 0"
+        rule = "must be at least 0 and finite, or None for no bound"
         for flag in ("max_fid", "max_fid_increase", "max_drift"):
             value = getattr(self, flag)
-            require(value is None or value >= 0, f"--{flag}", rule, value)
+            known = value is None or 0 <= value < math.inf
+            require(known, f"--{flag}", rule, value)
         rule = "must be at least 1"
         require(self.keep is None or self.keep >= 1, "--keep", rule, self.keep)
         self.settings()

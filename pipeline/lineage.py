@@ -53,9 +53,11 @@ def trace(version: Path, pipeline_root: Path | None = None) -> dict:
 
     Returns:
         `"version"`, `"pipeline_root"`, `"files"` (whether they are the
-        model's), `"runs"` (numbers of those that pushed it, or found it
-        pushed), `"executions"` (from the data on; each with its inputs and
-        outputs, of which the properties tell metrics and verdicts).
+        model's), `"packages"` (this project's version and the SHA-256 of its
+        sources, TensorFlow's and Keras' versions), `"runs"` (numbers of those
+        that pushed it, or found it pushed), `"executions"` (from the data on;
+        each with its inputs and outputs, of which the properties tell metrics
+        and verdicts).
 
     Raises:
         LineageError: the version, or the execution that made it, is not found.
@@ -74,7 +76,7 @@ def trace(version: Path, pipeline_root: Path | None = None) -> dict:
         )
     store = Store(root)
     try:
-        return _trace(store, version, pushed_by)
+        return _trace(store, version, _card(version))
     finally:
         store.close()
 
@@ -91,8 +93,9 @@ def _card(version):
     return card if isinstance(card, dict) else {}
 
 
-def _trace(store, version, pushed_by):
+def _trace(store, version, card):
     found = _content(files.hashes(version))
+    pushed_by = card.get(PIPELINE) or {}
     last = _named(store, pushed_by) or _with_files(store, found)
     if last is None:
         raise LineageError(
@@ -107,8 +110,20 @@ def _trace(store, version, pushed_by):
         "version": str(version),
         "pipeline_root": str(store.layout.root),
         "files": ("" if found in models else "not ") + "those of the model",
+        "packages": _packages(card),
         "runs": [run.id for run in store.runs_of(last.id)],
         "executions": [_described(store, e) for e in executions],
+    }
+
+
+def _packages(card):
+    """Returns what a card tells of the code that exported it."""
+    code = card.get("code") or {}
+    return {
+        "transgan-tf": code.get("version", "unknown"),
+        "sources": code.get("sha256", "unknown"),
+        "tensorflow": card.get("tensorflow", "unknown"),
+        "keras": card.get("keras", "unknown"),
     }
 
 
@@ -192,6 +207,8 @@ def describe(lineage: dict) -> str:
     lines = [
         f"{lineage['version']}: its files are {lineage['files']}",
         f"pipeline {shown(lineage['pipeline_root'])}, runs {runs}",
+        "code: "
+        + ", ".join(f"{k} {v}" for k, v in lineage["packages"].items()),
     ]
     for execution in lineage["executions"]:
         lines += ["", *_lines(execution)]

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from pipeline.extras import require_extra
 from pipeline.extras import told_if_missing
 from pipeline.flags import PipelineFlags
 from pipeline.orchestration.component import Component
@@ -30,6 +31,8 @@ from transgan_tf import cli
 
 # The artifact that tells whether a model was pushed.
 PUSHED = "PushedModel"
+# Of these none needs what serves.
+BEFORE_TRAINING = ("ExampleGen", "StatisticsGen", "ExampleValidator")
 # As tyro and Beam's parser exit of themselves.
 BAD_USAGE = 2
 
@@ -71,11 +74,20 @@ class Arguments(PipelineFlags):
                 "the push"
             )
         for flag in ("pipeline_root", "model_dir"):
-            self._check_outside_source(flag)
+            self._check_folder(flag)
 
-    def _check_outside_source(self, flag):
-        """The pipeline's own pictures would be images of the dataset."""
+    def _check_folder(self, flag):
+        """Raises `ComponentError` unless it is local, and outside the source.
+
+        There the pipeline's own pictures would be images of the dataset.
+        """
         folder = Path(getattr(self, flag))
+        if ":/" in str(folder):
+            # `Path` has taken one of the two slashes away.
+            raise ComponentError(
+                f"--{flag} {str(folder).replace(':/', '://')} is no local "
+                "path: name a folder of this machine, or one that is mounted"
+            )
         source = Path(self.source or "")
         if self.source is None or not source.is_dir():
             return
@@ -101,14 +113,21 @@ def _plain(value):
     return str(value) if isinstance(value, Path) else value
 
 
+def _check_what_comes_late(arguments):
+    """Tells now what would be told after days of training."""
+    if arguments.until not in BEFORE_TRAINING:
+        require_extra("serving")
+    if arguments.until in (None, "Pusher"):
+        from serving.versions import check_writable
+
+        check_writable(arguments.model_dir)
+
+
 @told_if_missing()
 def run(arguments: Arguments, flags: list[str]) -> int:
     """Does what the command line says; `flags` are Beam's."""
-    from serving.versions import check_writable
-
     arguments.check()
-    # Rather now than after days of training.
-    check_writable(arguments.model_dir)
+    _check_what_comes_late(arguments)
     if flags:
         from pipeline.options import UnknownFlag
         from pipeline.options import beam_options
@@ -136,10 +155,11 @@ def launch(components: Sequence[Component], arguments: Arguments) -> int:
         runner = Runner(
             components, store, arguments.dataset, console, selection
         )
-        status = _status_of(runner, arguments)
-    if runner.outcome is not None:
-        _report(arguments.pipeline_root, runner.outcome.run)
-    return status
+        try:
+            return _status_of(runner, arguments)
+        finally:
+            if runner.outcome is not None:
+                _report(arguments.pipeline_root, runner.outcome.run)
 
 
 def _status_of(runner, arguments):

@@ -26,6 +26,8 @@ from transgan_tf.records import to_uint8
 from transgan_tf.sampling import slerp
 
 BATCH_SIZES = (1, 3)
+# What says nothing about a version.
+_OF_THE_MACHINE = (MemoryError, tf.errors.ResourceExhaustedError)
 # Greatest differences: of images in [-1, 1], and of pixels in 0 to 255.
 IMAGE_TOLERANCE, PIXEL_TOLERANCE = 1e-5, 1
 
@@ -100,6 +102,8 @@ def _loaded(folder):
     """Gives the version in a session of its own."""
     try:
         servable = Servable(folder)
+    except _OF_THE_MACHINE:
+        raise
     except Exception as error:
         raise CheckError(
             f"the version does not load ({_first_line(error)})"
@@ -128,6 +132,8 @@ def _answer(servable, key, inputs):
         raise CheckError(f"the version has no signature {key}")
     try:
         outputs = servable.run(servable.signatures[key], inputs)
+    except _OF_THE_MACHINE:
+        raise
     except tf.errors.OpError as error:
         raise CheckError(
             f"the signature {key} fails on valid inputs ({_first_line(error)})"

@@ -449,6 +449,23 @@ def test_a_candidate_that_takes_too_long_is_not_blessed(model, tmp_path):
     assert told[TRANSIENT] == 1
 
 
+@pytest.mark.parametrize("error", ["memory", "tensors"])
+def test_want_of_memory_is_not_the_models_fault(
+    error, model, tmp_path, monkeypatch
+):
+    from tensorflow import errors
+
+    def run(*arguments):
+        if error == "memory":
+            raise MemoryError("no room")
+        raise errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+    monkeypatch.setattr("serving.servable.Servable.run", run)
+    told = validate_infra(model, tmp_path / "blessing")
+    assert (told["blessed"], told[TRANSIENT]) == (0, 1)
+    assert "ran out" in told["reason"]
+
+
 @pytest.mark.parametrize(
     ("code", "passes"), [("UNAVAILABLE", 1), ("INVALID_ARGUMENT", 0)]
 )

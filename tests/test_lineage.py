@@ -51,12 +51,17 @@ def test_a_version_tells_data_parameters_code_and_verdict(pushed, capsys):
         "blessed"
     ]
     assert len(trainer["code"]) == 64
+    packages = {"transgan-tf": "0.7", "sources": "f00"}
+    # The card of these does not say.
+    packages |= {"tensorflow": "unknown", "keras": "unknown"}
+    assert found["packages"] == packages
 
 
 def test_it_is_told_in_lines(pushed, capsys):
     status, told = asked(capsys, pushed / "versions/1")
     assert status == 0
     assert "its files are those of the model" in told
+    assert "code: transgan-tf 0.7, sources f00, tensorflow unknown" in told
     assert "Trainer, execution 2, complete 20" in told
     assert "  parameter   steps: 3" in told
     assert f"  parameter   source: {pushed / 'source'}" in told

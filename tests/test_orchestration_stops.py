@@ -179,15 +179,22 @@ def test_other_datasets_run_side_by_side(world, start):
     assert world.versions() == ["photos: 3 steps"]
 
 
+def progress(world):
+    """Returns how many components were called and steps were made, in all."""
+    made = steps(world)
+    return len(world.calls()) + (made.read_text().count("\n") if made else 0)
+
+
 def kill(process, whole):
     """Kills a launcher, a component, or both, as the number says."""
-    victims = {0: [process.pid], 1: children(process.pid)}
-    victims[2] = victims[0] + victims[1]
+    (child,) = children(process.pid)
+    victims = {0: [process.pid], 1: [child], 2: [process.pid, child]}
     for pid in victims[whole]:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+    # Of its own signal, or of its component's end.
+    assert process.returncode == (1 if whole == 1 else -signal.SIGKILL)
+    wait_for(lambda: is_gone(child))
 
 
 def seeds():
@@ -198,14 +205,12 @@ def seeds():
 @pytest.mark.parametrize("seed", seeds())
 def test_killed_at_random_it_ends_in_the_same_version(seed, world, start):
     draw = random.Random(seed)
-    whole = {"steps": 40, "pace": 0.02}
-    for _ in range(2):
-        process = start(**whole)
-        # Training alone takes longer, also from where it stopped.
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(draw.uniform(0.2, 1.2))
+    whole = {"steps": 40, "pace": 0.05}
+    # The trainer's call is the second; its steps go on where they stopped.
+    for earliest, latest in ((2, 15), (16, 35)):
+        process, moment = start(**whole), draw.randint(earliest, latest)
+        wait_for(lambda moment=moment: progress(world) >= moment, process)
         kill(process, draw.randrange(3))
-        process.communicate()
     process = start(**whole)
     _, error = process.communicate()
     assert process.returncode == 0, error

@@ -1,5 +1,7 @@
 """The command line `python -m pipeline.run`: what it refuses, what it plans."""
 
+import sys
+
 import pytest
 
 from pipeline import run
@@ -37,6 +39,12 @@ def test_a_dry_run_of_the_digits_names_all_components(tmp_path, capsys):
     [
         (["--dataset=cats"], "the dataset cats needs --preset"),
         (["--dataset=mnist", "--max_fid=-1"], "--max_fid must be at least 0"),
+        (["--dataset=mnist", "--max_fid=inf"], "and finite, or None for no"),
+        (["--dataset=mnist", "--max_drift=nan"], "--max_drift must be at leas"),
+        (
+            ["--dataset=mnist", "--model_dir=gs://bucket/m"],
+            "--model_dir gs://bucket/m is no local path",
+        ),
         (["--dataset=mnist", "--keep=0"], "--keep must be at least 1"),
         (["--dataset=mnist", "--set=training.stepz=3"], "training.stepz"),
         (["--dataset=mnist", "--until=Trainr"], "did you mean 'Trainer'?"),
@@ -81,6 +89,22 @@ def test_unknown_flags_are_bad_usage(tmp_path, capsys):
 
 def test_flags_of_beam_are_passed_on(tmp_path, capsys):
     flags = ["--dataset=mnist", "--direct_num_workers=1"]
+    assert call(tmp_path, capsys, *flags)[0] == 0
+
+
+def test_without_a_push_its_folder_does_not_matter(tmp_path, capsys):
+    flags = ["--dataset=mnist", "--until=Trainer", f"--model_dir={__file__}"]
+    assert call(tmp_path, capsys, *flags)[0] == 0
+
+
+def test_what_training_would_miss_at_its_end_is_told_first(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
+    status, _, error = call(tmp_path, capsys, "--dataset=mnist")
+    assert status == 1
+    assert "tensorflow_serving is missing: pip install -e '.[serving]'" in error
+    flags = ["--dataset=mnist", "--until=ExampleValidator"]
     assert call(tmp_path, capsys, *flags)[0] == 0
 
 

@@ -100,7 +100,8 @@ def pusher(model, blessing, pushed_model, folder):
     staging.mkdir()
     text = (model.path / SAVED_MODEL).read_text()
     (staging / "saved_model.pb").write_text(text)
-    (staging / "model_card.json").write_text(json.dumps({"pipeline": me}))
+    card = {"pipeline": me, "code": {"version": "0.7", "sha256": "f00"}}
+    (staging / "model_card.json").write_text(json.dumps(card))
     version = versions / str(len(list(versions.iterdir())) + 1)
     staging.rename(version)
     return {"pushed_model": told_of(version)}

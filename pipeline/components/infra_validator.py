@@ -48,8 +48,11 @@ def run(model: Artifact, blessing: Path, loading_seconds: float) -> dict:
     told = {"blessed": 1, "reason": "answers over REST and gRPC"}
     try:
         _check(model.path / SERVING, loading_seconds)
-    except UserError as error:
-        told = {"blessed": 0, "reason": str(error)}
+    except Exception as error:
+        reason = cli.explain(error)
+        if reason is None:
+            raise
+        told = {"blessed": 0, "reason": reason}
         told[TRANSIENT] = int(_is_of_the_machine(error))
     (blessing / (BLESSED if told["blessed"] else NOT_BLESSED)).touch()
     print("blessed" if told["blessed"] else f"not blessed: {told['reason']}")
@@ -59,7 +62,7 @@ def run(model: Artifact, blessing: Path, loading_seconds: float) -> dict:
 def _is_of_the_machine(error):
     if isinstance(error, ServingError):
         return error.code in _OF_THE_MACHINE
-    return isinstance(error, ServerError)
+    return isinstance(error, ServerError) or not isinstance(error, UserError)
 
 
 def _check(version, seconds):
