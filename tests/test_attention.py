@@ -62,10 +62,11 @@ def test_standard_is_the_grid_of_one_window_whatever_the_window():
 
 
 def test_as_many_landmarks_as_tokens_give_standard_attention():
-    x = normal(2, 14, 15) * 0.5
+    x = normal(2, 14, 15) * 0.3
     plain = filled(MultiHeadAttention(3), x.shape)
     gaps = []
-    for iterations in (2, 6, 40):
+    # Long after it has converged, float32's rounding grows again.
+    for iterations in (2, 6, 20):
         layer = NystromSelfAttention(3, 14, iterations)
         layer.build(x.shape)
         layer.set_weights(plain.get_weights())
