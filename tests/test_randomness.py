@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from transgan_tf.randomness import Draws
-from transgan_tf.randomness import JoinedDraws
 from transgan_tf.randomness import _whole_numbers
 from transgan_tf.randomness import fold_in
 from transgan_tf.randomness import latents
@@ -49,13 +48,6 @@ def test_xla_draws_the_same(draw):
     seed = draws().fold_in(3).seed
     compiled = tf.function(own, jit_compile=True)(seed)
     np.testing.assert_allclose(own(seed), compiled, rtol=2e-5, atol=1e-6)
-
-
-def test_joined_batches_draw_what_each_would_alone():
-    parts = draws(size=3), draws(seed=9, size=4, start=2, total=7)
-    joined = JoinedDraws(parts)
-    expected = np.concatenate([part.fold_in(3).normal(2, 5) for part in parts])
-    assert (joined.fold_in(3).normal(2, 5).numpy() == expected).all()
 
 
 def test_shared_draws_do_not_depend_on_the_rows():

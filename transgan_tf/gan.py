@@ -18,7 +18,6 @@ from transgan_tf.networks import make_discriminator
 from transgan_tf.networks import make_generator
 from transgan_tf.optimizers import paper_adam
 from transgan_tf.randomness import Draws
-from transgan_tf.randomness import JoinedDraws
 from transgan_tf.randomness import fold_in
 from transgan_tf.randomness import root_seed
 from transgan_tf.remat import recomputing
@@ -362,26 +361,13 @@ class TransGAN(keras.Model):
 
     # === Pure functions: weights in, gradients out ===
 
-    def _judge(self, weights, batches, draws):
-        """Logits of batches, each augmented by draws of its own, in one call.
-
-        Args:
-            weights: the discriminator's.
-            batches: images `(B, H, W, C)` each.
-            draws: of each batch.
-
-        Returns:
-            `(B, 1)` each.
-        """
-        images = [
-            self.augment(batch, own.fold_in(0))
-            for batch, own in zip(batches, draws, strict=True)
-        ]
-        noise = JoinedDraws(tuple(own.fold_in(1) for own in draws))
+    def _judge(self, weights, images, draws):
+        """Logits of augmented images."""
+        images = self.augment(images, draws.fold_in(0))
         logits, _ = self.discriminator.stateless_call(
-            weights, [], tf.concat(images, axis=0), draws=noise
+            weights, [], images, draws=draws.fold_in(1)
         )
-        return tf.split(logits, [batch.shape[0] for batch in batches])
+        return logits  # (B, 1)
 
     def _generate(self, weights, draws):
         """Images of new latents."""
@@ -393,8 +379,7 @@ class TransGAN(keras.Model):
 
     def _real_mean_body(self, weights, real, seed, start, total):
         draws = Draws(seed, real.shape[0], start, total).fold_in(Purpose.REAL)
-        (logits,) = self._judge(weights, [real], [draws])
-        return tf.reduce_mean(logits)
+        return tf.reduce_mean(self._judge(weights, real, draws))
 
     def _discriminator_body(
         self, generator, weights, real, seed, start, total, real_mean, scale
@@ -405,9 +390,11 @@ class TransGAN(keras.Model):
         loss_of = self.adversarial_loss
         with tf.GradientTape() as tape:
             tape.watch(weights)
-            purposes = (Purpose.REAL, Purpose.FAKE)
-            real_logits, fake_logits = self._judge(
-                weights, [real, fake], [draws.fold_in(p) for p in purposes]
+            real_logits = self._judge(
+                weights, real, draws.fold_in(Purpose.REAL)
+            )
+            fake_logits = self._judge(
+                weights, fake, draws.fold_in(Purpose.FAKE)
             )
             loss = loss_of.discriminator(real_logits, fake_logits)
             penalty = self._penalty(weights, real, fake, draws, scale)
@@ -429,8 +416,7 @@ class TransGAN(keras.Model):
 
         def judge(images):
             inner = draws.fold_in(Purpose.PENALTY)
-            (logits,) = self._judge(weights, [images], [inner])
-            return logits
+            return self._judge(weights, images, inner)
 
         mix = draws.fold_in(Purpose.MIX).uniform(1, 1, 1)  # (B, 1, 1, 1)
         return self.adversarial_loss.penalty(judge, real, fake, mix, scale)
@@ -443,8 +429,8 @@ class TransGAN(keras.Model):
         with tf.GradientTape() as tape:
             tape.watch(weights)
             fake = self._generate(weights, draws)
-            (logits,) = self._judge(
-                discriminator, [fake], [draws.fold_in(Purpose.FAKE)]
+            logits = self._judge(
+                discriminator, fake, draws.fold_in(Purpose.FAKE)
             )
             loss = self.adversarial_loss.generator(logits)
             enlarged = enlarge(loss, scale)

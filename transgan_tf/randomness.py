@@ -103,27 +103,6 @@ class Draws:
         return tf.slice(numbers, begin, [self.size, *numbers.shape[1:]])
 
 
-@dataclasses.dataclass(frozen=True)
-class JoinedDraws:
-    """The random source of several batches, one after the other.
-
-    Each batch draws what it would draw alone.
-
-    Attributes:
-        parts: that of each batch.
-    """
-
-    parts: tuple[Draws, ...]
-
-    def fold_in(self, number) -> "JoinedDraws":
-        """Returns independent draws for the same samples."""
-        return JoinedDraws(tuple(part.fold_in(number) for part in self.parts))
-
-    def normal(self, *shape: int) -> tf.Tensor:
-        """Returns standard normal float32 numbers, `(size, *shape)`."""
-        return tf.concat([part.normal(*shape) for part in self.parts], axis=0)
-
-
 def _uniform(seed, shape):
     """Returns float32 numbers in `[0, 1)`.
 
