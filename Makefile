@@ -17,7 +17,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 # Fewer steps than the preset's 12,000, for slower machines' sake.
 demo: .venv/installed
-	$(BIN)/python -m pipeline.run --dataset=mnist --steps=10000 \
+	$(BIN)/python -m pipeline.run --dataset=mnist --steps=9000 \
 		--max_fid=10 --require_push \
 		--pipeline_root=$(PIPELINE_ROOT) --model_dir=$(MODEL_DIR)
 	$(BIN)/python -m serving.demo --model_dir=$(MODEL_DIR) \
