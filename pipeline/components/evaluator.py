@@ -67,13 +67,7 @@ def run(
         max_fid_increase,
         other,
     )
-    content = result | {
-        "baseline": baseline,
-        "thresholds": verdict.thresholds,
-        "reason": verdict.reason,
-    }
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    (evaluation / METRICS).write_text(text)
+    _write_scores(evaluation / METRICS, result, baseline, verdict)
     if not result["problem"]:
         write_png(evaluation / SAMPLES, scorer.samples(model_run))
     told = _bless(blessing, verdict) | {"current_model": model.fingerprint}
@@ -101,6 +95,16 @@ def _score_baseline(scorer, baseline_run, settings):
             "--max_fid_increase=None not to compare"
         )
     return baseline, ""
+
+
+def _write_scores(path, result, baseline, verdict):
+    content = result | {
+        "baseline": baseline,
+        "thresholds": verdict.thresholds,
+        "reason": verdict.reason,
+    }
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    path.write_text(text)
 
 
 def _bless(blessing, verdict):
