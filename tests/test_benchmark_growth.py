@@ -39,11 +39,13 @@ def test_no_rounds_measure_nothing(capsys):
 
 @pytest.mark.slow
 def test_a_generator_is_measured_apart():
-    (case,) = Arguments(preset="mnist", least=28).cases()
-    seen = benchmark_growth.measure_apart(case, True, 2)
-    assert seen["seconds"] > 0
-    # Attention over the whole map has scores of 2 heads of 28**2 by 28**2.
-    flags = ("generator.stages.2.window=28", "generator.attention_above=7")
-    (case,) = Arguments("mnist", 28, assignments=flags).cases()
-    more = benchmark_growth.measure_apart(case, True, 2)
-    assert more["bytes"] > seen["bytes"] + 2 * 28**4 * 4
+    def measured(window):
+        flags = {"heads": 8, "stages.2.depth": 1, "stages.2.window": window}
+        flags = tuple(f"generator.{k}={v}" for k, v in flags.items())
+        (case,) = Arguments("mnist", 28, assignments=flags).cases()
+        return benchmark_growth.measure_apart(case, True, 2)
+
+    grid, whole = measured(7), measured(28)
+    assert grid["seconds"] > 0
+    # Attention over the whole map has scores of 8 heads of 28**2 by 28**2.
+    assert whole["bytes"] > grid["bytes"] + 8 * 28**4 * 4
