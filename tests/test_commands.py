@@ -134,7 +134,11 @@ def test_a_folder_of_images_trains_end_to_end(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+    ("number", "status"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_saves_and_ends_training(tmp_path, number, status):
     flags = command("train", "--steps=100000", *SMALL_FLAGS)

@@ -144,6 +144,7 @@ def save_inception(folder):
     return model
 
 
+@pytest.mark.slow
 def test_inception_is_taken_from_a_folder(tmp_path):
     model = save_inception(tmp_path / "net")
     network = load_features(str(tmp_path / "net"))

@@ -237,6 +237,7 @@ def temporary_bytes(assignment):
     )
 
 
+@pytest.mark.slow
 def test_compiled_gradients_are_the_same_in_less_memory(tmp_path):
     # A process of its own, since XLA reads its flags once.
     subprocess.run(
