@@ -193,6 +193,14 @@ def test_a_signal_ends_the_ablation_with_the_runs_status(tmp_path, monkeypatch):
     assert not statuses
 
 
+def test_a_dataset_that_is_not_there_is_told_once(tmp_path, capsys):
+    folder = tmp_path / "none"
+    flags = ["--dataset=cats", "--preset=celeba_64", f"--output_dir={folder}"]
+    assert ablate.main(flags) == 1
+    assert capsys.readouterr().err.count("cats") == 1
+    assert not folder.exists()
+
+
 def test_dry_run_lists_and_writes_nothing(tmp_path, capsys):
     folder = tmp_path / "none"
     flags = [f"--output_dir={folder}", "--dry_run", "--seeds=7"]

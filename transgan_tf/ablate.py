@@ -140,6 +140,10 @@ def act(arguments: Arguments) -> int:
             print(cell.training.run_dir)
         return cli.DONE
     cli.import_tensorflow_quietly()
+    from transgan_tf.data import find_folder
+
+    # Each run would say it again.
+    find_folder(arguments.dataset, arguments.data_dir)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     for row, config in configs.items():
         path = arguments.output_dir / f"{row}.json"

@@ -60,13 +60,28 @@ def load_dataset(
         DataError: if there is no such dataset, or its folder cannot be used.
     """
     size = (config.generator.image_size, config.generator.channels)
+    folder = find_folder(dataset, data_dir)
+    if folder is None:
+        return _fitted_digits(*size)
+    return open_folder(folder, *size)
+
+
+def find_folder(dataset: str, data_dir) -> Path | None:
+    """Returns the folder that a name stands for, see `load_dataset`.
+
+    Returns:
+        None for the embedded digits.
+
+    Raises:
+        DataError: if there is no such dataset.
+    """
     is_name = Path(dataset).name == dataset not in ("", "..")
     if is_name and _is_folder(Path(data_dir, dataset)):
-        return open_folder(Path(data_dir, dataset), *size)
+        return Path(data_dir, dataset)
     if dataset == "mnist":
-        return _fitted_digits(*size)
+        return None
     if dataset and (os.sep in dataset or _is_folder(dataset)):
-        return open_folder(dataset, *size)
+        return Path(dataset)
     raise DataError(unknown_dataset(dataset, data_dir))
 
 
