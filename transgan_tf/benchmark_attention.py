@@ -2,16 +2,13 @@
 
 import dataclasses
 import json
-import statistics
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from transgan_tf import cli
-from transgan_tf.benchmark_memory import reset_peak
-from transgan_tf.benchmark_memory import resident
+from transgan_tf.benchmark_memory import cost_of_runs
 from transgan_tf.benchmark_memory import run_apart
 from transgan_tf.checked import UserError
 from transgan_tf.checked import from_dict
@@ -143,17 +140,7 @@ def measure(config: GeneratorConfig, jit: bool) -> dict:
         return tape.gradient(loss, [x, *weights])
 
     x = tf.random.stateless_normal(shape, (1, 2))
-    # XLA keeps its room between runs: what is there after one is no base.
-    base = resident()
-    run(x)
-    reset_peak()  # That of compiling must not count.
-    times = []
-    for _ in range(3):
-        start = time.monotonic()
-        run(x)[0].numpy()
-        times.append(time.monotonic() - start)
-    peak = resident("VmHWM") - base
-    return {"bytes": peak, "seconds": statistics.median(times)}
+    return cost_of_runs(run, x, rounds=3)
 
 
 def draw(results: list[dict], path) -> None:

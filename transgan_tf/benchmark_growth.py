@@ -2,17 +2,14 @@
 
 import dataclasses
 import json
-import statistics
 import sys
-import time
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
 from transgan_tf import cli
-from transgan_tf.benchmark_memory import reset_peak
-from transgan_tf.benchmark_memory import resident
+from transgan_tf.benchmark_memory import cost_of_runs
 from transgan_tf.benchmark_memory import run_apart
 from transgan_tf.checked import from_dict
 from transgan_tf.checked import require
@@ -122,16 +119,7 @@ def measure(config: GeneratorConfig, jit: bool, rounds: int) -> dict:
         return generator.stateless_call(weights, [], latents)[0]
 
     latents = tf.random.stateless_normal((1, config.latent_dim), (1, 2))
-    base = resident()
-    run(latents)
-    reset_peak()  # That of compiling must not count.
-    times = []
-    for _ in range(rounds):
-        start = time.monotonic()
-        run(latents).numpy()
-        times.append(time.monotonic() - start)
-    peak = resident("VmHWM") - base
-    return {"bytes": peak, "seconds": statistics.median(times)}
+    return cost_of_runs(run, latents, rounds)
 
 
 def main(argv=None) -> int:

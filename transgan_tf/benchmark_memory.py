@@ -3,9 +3,11 @@
 import ctypes
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,6 +75,28 @@ def reset_peak() -> None:
     ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
+
+
+def cost_of_runs(run: Callable, x, rounds: int) -> dict:
+    """Runs a function of one tensor, after once that does not count.
+
+    Returns:
+        `bytes` at the peak above those before its first run, what compiling
+        has left among them; `seconds` of a run, the median.
+    """
+    import tensorflow as tf
+
+    # XLA keeps its room between runs: what is there after one is no base.
+    base = resident()
+    run(x)
+    reset_peak()  # That of compiling must not count.
+    times = []
+    for _ in range(rounds):
+        start = time.monotonic()
+        tf.nest.flatten(run(x))[0].numpy()
+        times.append(time.monotonic() - start)
+    peak = resident("VmHWM") - base
+    return {"bytes": peak, "seconds": statistics.median(times)}
 
 
 def measure(config: Config) -> dict:
