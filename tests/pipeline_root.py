@@ -70,7 +70,7 @@ class Root:
 
     def _set(self, table, number, started, seconds):
         finished = f"strftime('%Y-%m-%dT%H:%M:%S', ?, '+{seconds} seconds')"
-        self.store._connection.execute(
+        self.store._database._connection.execute(
             f"UPDATE {table} SET started = ?, finished = {finished} "
             "WHERE id = ?",
             (started, started, number),

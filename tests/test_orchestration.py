@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.orchestration.database import StoreError
 from pipeline.orchestration.records import COMPLETE
 from pipeline.orchestration.records import FAILED
 from pipeline.orchestration.store import Store
-from pipeline.orchestration.store import StoreError
 from tests import tiny_pipeline
 from tests.tiny_components import SAVED_MODEL
 
@@ -224,7 +224,7 @@ def test_a_finished_process_is_not_repeated(world):
     """Its launcher may die between its end and the record."""
     world.run()
     store = world.store()
-    with store._writing() as write:
+    with store._database.writing() as write:
         write("DELETE FROM inputs")
         write("DELETE FROM artifacts")
         write("UPDATE executions SET status = 'running'")
@@ -336,7 +336,7 @@ def test_a_record_that_cannot_be_read(harm, sentence, world):
 
 def test_a_record_that_another_process_writes(world, monkeypatch):
     assert world.run() == (0, ALL)
-    monkeypatch.setattr("pipeline.orchestration.store._PATIENCE", 0.01)
+    monkeypatch.setattr("pipeline.orchestration.database._PATIENCE", 0.01)
     connection = sqlite3.connect(world.root / "metadata.sqlite")
     connection.execute("BEGIN IMMEDIATE")
     assert world.run() == (1, [])

@@ -4,18 +4,14 @@ The one module that reads and writes it. The terms are ML Metadata's. Times are
 UTC, as ISO 8601; an artifact's URI is its folder below the pipeline's root.
 """
 
-import contextlib
 import json
 import os
 import socket
-import sqlite3
-from collections.abc import Iterator
 from datetime import UTC
 from datetime import datetime
-from urllib.parse import quote
 
+from pipeline.orchestration.database import Database
 from pipeline.orchestration.layout import Layout
-from pipeline.orchestration.layout import shown
 from pipeline.orchestration.records import COMPLETE
 from pipeline.orchestration.records import INTERRUPTED
 from pipeline.orchestration.records import RUNNING
@@ -23,48 +19,6 @@ from pipeline.orchestration.records import Execution
 from pipeline.orchestration.records import Run
 from pipeline.orchestration.records import StoredArtifact
 from pipeline.orchestration.records import from_row
-from transgan_tf.checked import UserError
-
-_VERSION = 1
-# Seconds to wait for other launchers, which write for milliseconds.
-_PATIENCE = 60
-_TABLES = """
-CREATE TABLE runs (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, dataset TEXT NOT NULL,
-    options TEXT NOT NULL, started TEXT NOT NULL, finished TEXT,
-    status TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
-    summary TEXT);
-CREATE TABLE executions (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, component TEXT NOT NULL,
-    cache_key TEXT NOT NULL, status TEXT NOT NULL, parameters TEXT NOT NULL,
-    settings TEXT NOT NULL, code TEXT NOT NULL, started TEXT NOT NULL,
-    finished TEXT, host TEXT NOT NULL, pid INTEGER NOT NULL, error TEXT);
-CREATE TABLE artifacts (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    execution INTEGER NOT NULL REFERENCES executions, output TEXT NOT NULL,
-    type TEXT NOT NULL, uri TEXT NOT NULL, fingerprint TEXT NOT NULL,
-    properties TEXT NOT NULL, files TEXT NOT NULL,
-    UNIQUE (execution, output));
-CREATE TABLE inputs (
-    execution INTEGER NOT NULL REFERENCES executions, key TEXT NOT NULL,
-    artifact INTEGER NOT NULL REFERENCES artifacts,
-    PRIMARY KEY (execution, key));
-CREATE TABLE run_executions (
-    run INTEGER NOT NULL REFERENCES runs,
-    execution INTEGER NOT NULL REFERENCES executions,
-    cached INTEGER NOT NULL, PRIMARY KEY (run, execution));
-CREATE INDEX executions_by_key ON executions (cache_key);
-CREATE INDEX artifacts_by_fingerprint ON artifacts (fingerprint);
-CREATE INDEX inputs_by_artifact ON inputs (artifact);
-"""
-_NO_RECORD = (
-    "{} holds no pipeline's record: give the --pipeline_root of "
-    "`python -m pipeline.run`"
-)
-
-
-class StoreError(UserError):
-    """A pipeline's root whose record cannot be read or written."""
 
 
 class Store:
@@ -81,47 +35,7 @@ class Store:
 
     def __init__(self, root, create: bool = False):
         self.layout = Layout(root)
-        self.path = self.layout.database
-        with self._told():
-            if create:
-                self.layout.system.mkdir(parents=True, exist_ok=True)
-            elif not self.path.is_file():
-                raise StoreError(_NO_RECORD.format(shown(self.layout.root)))
-            self._connection = self._connect(create)
-            try:
-                self._prepare(create)
-            except BaseException:
-                self.close()
-                raise
-
-    def _connect(self, create):
-        mode = "rwc" if create else "rw"
-        uri = f"file:{quote(str(self.path))}?mode={mode}"
-        connection = sqlite3.connect(
-            uri, uri=True, timeout=_PATIENCE, isolation_level=None
-        )
-        connection.row_factory = sqlite3.Row
-        return connection
-
-    def _prepare(self, create):
-        """Checks the record's version; makes the tables of a new one."""
-        self._connection.execute("PRAGMA foreign_keys = ON")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
-            raise StoreError(
-                f"{shown(self.path)} was written by a newer version of this "
-                "project: update it, or give another --pipeline_root"
-            )
-        if version == 0 and not create:
-            raise StoreError(_NO_RECORD.format(shown(self.layout.root)))
-        if version == 0:
-            with self._writing() as write:
-                # Another launcher may have been faster.
-                if write("PRAGMA user_version").fetchone()[0] == 0:
-                    for statement in _TABLES.split(";"):
-                        write(statement)
-                    write(f"PRAGMA user_version = {_VERSION}")
+        self._database = Database(self.layout, create)
 
     @staticmethod
     def exists(root) -> bool:
@@ -129,78 +43,27 @@ class Store:
         return Layout(root).database.is_file()
 
     def close(self) -> None:
-        self._connection.close()
-
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turns what SQLite says into one sentence."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-                raise StoreError(
-                    f"{shown(self.path)} is being written by another process: "
-                    "start again when that has ended"
-                ) from None
-            raise StoreError(
-                f"{shown(self.path)} cannot be used ({error}): make room, give "
-                "yourself permission, or choose another --pipeline_root"
-            ) from None
-        except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"{shown(self.path)} is damaged ({error}): move it away, and "
-                "the pipeline begins anew, or choose another --pipeline_root"
-            ) from None
-        except OSError as error:
-            raise StoreError(
-                f"{shown(self.layout.root)} cannot be written "
-                f"({error.strerror}): choose another --pipeline_root, or give "
-                "yourself permission"
-            ) from None
-
-    @contextlib.contextmanager
-    def _writing(self):
-        """One transaction: all of it or nothing. Gives `execute`."""
-        with self._told():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection.execute
-                self._connection.execute("COMMIT")
-            except BaseException:
-                # SQLite has rolled back by itself where the disk is full.
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-
-    def _read(self, kind, query, *values) -> list:
-        with self._told():
-            rows = self._connection.execute(query, values).fetchall()
-        return [from_row(kind, row) for row in rows]
-
-    def _one(self, kind, query, *values):
-        return next(iter(self._read(kind, query, *values)), None)
+        self._database.close()
 
     # === Reading ===
 
     def runs(self) -> list[Run]:
         """Returns all, from old to new."""
-        return self._read(Run, "SELECT * FROM runs ORDER BY id")
+        return self._database.read(Run, "SELECT * FROM runs ORDER BY id")
 
     def run(self, run: int) -> Run | None:
-        return self._one(Run, "SELECT * FROM runs WHERE id = ?", run)
+        return self._database.one(Run, "SELECT * FROM runs WHERE id = ?", run)
 
     def execution(self, execution: int) -> Execution | None:
         query = "SELECT * FROM executions WHERE id = ?"
-        return self._one(Execution, query, execution)
+        return self._database.one(Execution, query, execution)
 
     def executions_of(self, run: int) -> list[tuple[Execution, bool]]:
         """Returns a run's executions in order, and which were cached."""
         query = "SELECT * FROM run_executions WHERE run = ? ORDER BY rowid"
-        with self._told():
-            rows = self._connection.execute(query, (run,)).fetchall()
         return [
             (self.execution(row["execution"]), bool(row["cached"]))
-            for row in rows
+            for row in self._database.rows(query, run)
         ]
 
     def runs_of(self, execution: int) -> list[Run]:
@@ -209,16 +72,16 @@ class Store:
             "SELECT runs.* FROM runs JOIN run_executions ON run = runs.id "
             "WHERE execution = ? ORDER BY runs.id"
         )
-        return self._read(Run, query, execution)
+        return self._database.read(Run, query, execution)
 
     def artifact(self, artifact: int) -> StoredArtifact | None:
         query = "SELECT * FROM artifacts WHERE id = ?"
-        return self._one(StoredArtifact, query, artifact)
+        return self._database.one(StoredArtifact, query, artifact)
 
     def artifacts_of_type(self, kind: str) -> list[StoredArtifact]:
         """Returns all of a type, from new to old."""
         query = "SELECT * FROM artifacts WHERE type = ? ORDER BY id DESC"
-        return self._read(StoredArtifact, query, kind)
+        return self._database.read(StoredArtifact, query, kind)
 
     def users(self, artifact: int) -> list[Execution]:
         """Returns the executions that had an artifact as an input, in order."""
@@ -227,24 +90,23 @@ class Store:
             "ON execution = executions.id WHERE artifact = ? "
             "ORDER BY executions.id"
         )
-        return self._read(Execution, query, artifact)
+        return self._database.read(Execution, query, artifact)
 
     def outputs(self, execution: int) -> dict[str, StoredArtifact]:
         query = "SELECT * FROM artifacts WHERE execution = ? ORDER BY id"
-        found = self._read(StoredArtifact, query, execution)
+        found = self._database.read(StoredArtifact, query, execution)
         return {artifact.output: artifact for artifact in found}
 
     def inputs(self, execution: int) -> dict[str, StoredArtifact]:
         """Returns them by key, without those that were None."""
         query = "SELECT * FROM inputs WHERE execution = ? ORDER BY rowid"
-        with self._told():
-            rows = self._connection.execute(query, (execution,)).fetchall()
+        rows = self._database.rows(query, execution)
         return {row["key"]: self.artifact(row["artifact"]) for row in rows}
 
     def with_key(self, key: str) -> Execution | None:
         """Returns the newest execution with a cache key."""
         query = "SELECT * FROM executions WHERE cache_key = ? ORDER BY id DESC"
-        return self._one(Execution, query, key)
+        return self._database.one(Execution, query, key)
 
     def executions(self, component: str, dataset: str) -> list[Execution]:
         """Returns a component's, in runs of a dataset, from new to old."""
@@ -253,7 +115,7 @@ class Store:
             "SELECT execution FROM run_executions JOIN runs ON run = runs.id "
             "WHERE dataset = ?) ORDER BY id DESC"
         )
-        return self._read(Execution, query, component, dataset)
+        return self._database.read(Execution, query, component, dataset)
 
     def judged(
         self, made: tuple[str, str], judge: tuple[str, str], dataset: str
@@ -282,12 +144,10 @@ class Store:
             "AND judge.component = ? AND said.output = ? AND runs.dataset = ? "
             "ORDER BY a.id DESC"
         )
-        with self._told():
-            rows = self._connection.execute(query, (*made, *judge, dataset))
-            return [
-                (from_row(StoredArtifact, row), json.loads(row["said"]))
-                for row in rows.fetchall()
-            ]
+        return [
+            (from_row(StoredArtifact, row), json.loads(row["said"]))
+            for row in self._database.rows(query, *made, *judge, dataset)
+        ]
 
     # === Writing ===
 
@@ -297,7 +157,7 @@ class Store:
         Runs and executions of this host whose launcher is gone were
         interrupted.
         """
-        with self._writing() as write:
+        with self._database.writing() as write:
             for table in ("runs", "executions"):
                 _note_dead(write, table)
             values = (dataset, _text(options), now(), RUNNING, *_here())
@@ -308,7 +168,7 @@ class Store:
             ).lastrowid
 
     def finish_run(self, run: int, status: str, summary: str) -> None:
-        with self._writing() as write:
+        with self._database.writing() as write:
             write(
                 "UPDATE runs SET status = ?, summary = ?, finished = ? "
                 "WHERE id = ?",
@@ -317,7 +177,7 @@ class Store:
 
     def use(self, run: int, execution: int) -> None:
         """Notes that a run found an execution in the cache."""
-        with self._writing() as write:
+        with self._database.writing() as write:
             _join(write, run, execution, cached=True)
 
     def begin(
@@ -337,7 +197,7 @@ class Store:
             inputs: without those that are None.
             previous: the number of the execution that goes on.
         """
-        with self._writing() as write:
+        with self._database.writing() as write:
             if previous is None:
                 previous = write(
                     "INSERT INTO executions (component, cache_key, status, "
@@ -367,7 +227,7 @@ class Store:
         Args:
             outputs: type, uri, fingerprint, properties and files of each.
         """
-        with self._writing() as write:
+        with self._database.writing() as write:
             for output, made in outputs.items():
                 write(
                     "INSERT INTO artifacts (execution, output, type, uri, "
@@ -381,7 +241,7 @@ class Store:
 
     def stop(self, execution: int, status: str, error: str | None) -> None:
         """Notes that an execution ended before it was complete."""
-        with self._writing() as write:
+        with self._database.writing() as write:
             _end(write, execution, status, error)
 
 
