@@ -169,6 +169,10 @@ class TransGAN(keras.Model):
         self.ema_warmup = ema_warmup
         self.ema_beta = ema_beta
         self.seed = seed
+        self._compile_gradients(jit, rematerialized)
+
+    def _compile_gradients(self, jit, rematerialized):
+        """Makes graphs of the pure functions below, anew for each recipe."""
 
         def compiled(body):
             def function(*args):
