@@ -32,3 +32,16 @@ def test_onednn_multiplies_unless_the_user_says_no(said, enabled):
         check=True,
     )
     assert (done.stdout, done.stderr) == (f"{enabled}\n", "")
+
+
+def test_float32_is_not_tf32():
+    code = """
+from transgan_tf import cli
+cli.import_tensorflow_quietly()
+import tensorflow as tf
+print(tf.config.experimental.tensor_float_32_execution_enabled())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"

@@ -13,8 +13,8 @@ from typing import Literal
 import tyro
 
 from transgan_tf import cli
-from transgan_tf.benchmark_memory import reset_peak
-from transgan_tf.benchmark_memory import resident
+from transgan_tf.benchmark_memory import device_peak
+from transgan_tf.benchmark_memory import reset_device_peak
 from transgan_tf.checked import ConfigError
 from transgan_tf.checked import require
 from transgan_tf.configs import PRECISIONS
@@ -125,10 +125,10 @@ def measure(config: Config, rounds: int, names=PARTS) -> dict:
     """Times the parts of a step, one after another, `rounds` times.
 
     Returns:
-        `matmul_flops` per second; `peak_memory` of the process in bytes,
-        without compiling; for each of the `parts` `seconds`, `flops`, the
-        `peak_share` of the matmul's, and `images_per_second`: those that it
-        makes or, if it judges some, real ones.
+        `matmul_flops` per second; `peak_memory` in bytes, without compiling,
+        of the GPU, or else the process; for each of the `parts` `seconds`,
+        `flops`, the `peak_share` of the matmul's, and `images_per_second`:
+        those that it makes or, if it judges some, real ones.
     """
     arithmetic = dataclasses.asdict(step_flops(config))
     timed = {"matmul": matmul(config.training.precision)}
@@ -136,7 +136,7 @@ def measure(config: Config, rounds: int, names=PARTS) -> dict:
     timed |= {name: everything[name] for name in names}
     for part in timed.values():
         part()
-    reset_peak()
+    reset_device_peak()
     seconds = {name: [] for name in timed}
     for _ in range(rounds):
         for name, part in timed.items():
@@ -145,7 +145,7 @@ def measure(config: Config, rounds: int, names=PARTS) -> dict:
             seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(all_) for name, all_ in seconds.items()}
     reached = 2 * MATMUL_SIZE**3 / medians.pop("matmul")
-    report = {"matmul_flops": reached, "peak_memory": resident("VmHWM")}
+    report = {"matmul_flops": reached, "peak_memory": device_peak()}
     report["parts"] = {
         name: {
             "seconds": taken,
@@ -182,12 +182,17 @@ def matmul(precision: str) -> Callable[[], None]:
 
 
 def make_parts(config: Config) -> dict[str, Callable[[], None]]:
-    """Returns functions that run each part of a step and wait for its end."""
+    """Returns functions that run each part of a step and wait for its end.
+
+    Operations are deterministic, as in training.
+    """
     import tensorflow as tf
 
     from transgan_tf.gan import make_gan
     from transgan_tf.randomness import root_seed
+    from transgan_tf.training import make_exact
 
+    make_exact(seed=0)
     training, seed = config.training, root_seed(0)
     gan = make_gan(config)
     size, channels = config.generator.image_size, config.generator.channels
@@ -243,7 +248,7 @@ def table(report: dict) -> str:
         "",
         f"The product of two matrices of side {MATMUL_SIZE}: "
         f"{report['matmul_flops'] / 1e9:.0f} GFLOP/s. "
-        f"Peak memory of the process: {report['peak_memory'] / 2**30:.2f} GiB.",
+        f"Peak memory: {report['peak_memory'] / 2**30:.2f} GiB.",
     ]
     return "\n".join(lines)
 

@@ -77,6 +77,28 @@ def reset_peak() -> None:
         file.write("5")
 
 
+def reset_device_peak() -> None:
+    """Lets the peak of what TensorFlow computes on begin again."""
+    import tensorflow as tf
+
+    if tf.config.list_logical_devices("GPU"):
+        tf.config.experimental.reset_memory_stats("GPU:0")
+    else:
+        reset_peak()
+
+
+def device_peak() -> int:
+    """Returns the bytes that were taken at the peak of the first GPU.
+
+    Without one, the process's (`VmHWM`).
+    """
+    import tensorflow as tf
+
+    if tf.config.list_logical_devices("GPU"):
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    return resident("VmHWM")
+
+
 def cost_of_runs(run: Callable, x, rounds: int) -> dict:
     """Runs a function of one tensor, after once that does not count.
 

@@ -20,6 +20,8 @@ from typing import Literal
 import tyro
 
 from transgan_tf import cli
+from transgan_tf.benchmark_memory import device_peak
+from transgan_tf.benchmark_memory import reset_device_peak
 from transgan_tf.benchmark_memory import reset_peak
 from transgan_tf.benchmark_memory import resident
 from transgan_tf.checked import UserError
@@ -145,7 +147,7 @@ def table(name: str, batch_size: int, seen: dict) -> str:
         "discriminator": f"discriminator update, {batch_size} images, s",
         "generator": f"generator update, {FACTOR * batch_size} images, s",
         "step": f"step: {N_CRITIC} of the one and one of the other, s",
-        "memory": "peak memory of the process after compiling, GiB",
+        "memory": "peak memory after compiling, GiB",
     }
     lines = [f"| | ours | {name} | {name} / ours |", "|---|---|---|---|"]
     for part, values in seen.items():
@@ -184,8 +186,8 @@ class Turn:
     def take(self, part: str) -> float:
         """Runs a part and returns its seconds.
 
-        Of `"memory"` the bytes that the process took at its peak since
-        `"reset"`.
+        Of `"memory"` the bytes that the GPU, or else the process, took at its
+        peak since `"reset"`.
 
         Raises:
             UserError: the process ended.
@@ -211,14 +213,12 @@ def serve() -> None:
     for line in sys.stdin:
         part = line.strip()
         start = time.perf_counter()
-        if part == "reset":
-            reset_peak()
-        elif part != "memory":
-            parts[part]()
+        value = parts[part]()
         seconds = time.perf_counter() - start
-        value = resident("VmHWM") if part == "memory" else seconds
-        print(value, file=answers, flush=True)
+        print(value if part == "memory" else seconds, file=answers, flush=True)
 
+
+TENSORFLOW_PEAK = {"reset": reset_device_peak, "memory": device_peak}
 
 # === Ours ===
 
@@ -238,7 +238,7 @@ def our_parts(batch_size: int, changes: list[str]) -> Parts:
     from transgan_tf.benchmark import make_parts
 
     cli.import_tensorflow_quietly()
-    return make_parts(our_config(batch_size, changes))
+    return make_parts(our_config(batch_size, changes)) | TENSORFLOW_PEAK
 
 
 def our_config(batch_size: int, changes: list[str]) -> Config:
@@ -297,18 +297,42 @@ def authors_parts(batch_size: int, clone: str) -> Parts:
         loss = -discriminator(make(FACTOR * batch_size)).mean()
         minimize(loss, generator, optimizers[1])
 
-    return with_step(sample, update_discriminator, update_generator)
+    parts = with_step(sample, update_discriminator, update_generator)
+    return settling(parts, torch) | torch_peak(torch)
+
+
+def settling(parts: Parts, torch) -> Parts:
+    """Returns parts that also wait for the GPU, if there is one."""
+    if not torch.cuda.is_available():
+        return parts
+
+    def waiting(part):
+        return lambda: (part(), torch.cuda.synchronize())
+
+    return {name: waiting(part) for name, part in parts.items()}
+
+
+def torch_peak(torch) -> Parts:
+    """Returns what `TENSORFLOW_PEAK` has, of what PyTorch allocates."""
+    if not torch.cuda.is_available():
+        return {"reset": reset_peak, "memory": lambda: resident("VmHWM")}
+    cuda = torch.cuda
+    memory = cuda.max_memory_allocated
+    return {"reset": cuda.reset_peak_memory_stats, "memory": memory}
 
 
 def authors_networks(clone: str):
     """Imports the authors' CIFAR-10 networks out of a clone.
 
     Returns:
-        PyTorch, the generator and the discriminator, as `exps/cifar_train.py`
-        configures them.
+        PyTorch, which makes tensors on the GPU from now on if there is one, the
+        generator and the discriminator, as `exps/cifar_train.py` configures
+        them.
     """
     import torch
 
+    if torch.cuda.is_available():
+        torch.set_default_device("cuda")
     # They are written for an older PyTorch and for GPUs.
     torch.Tensor.get_device = lambda tensor: tensor.device
     shim("torch._six", container_abcs=collections.abc)
@@ -414,7 +438,7 @@ def milmor_parts(batch_size: int, clone: str) -> Parts:
         return lambda: function().numpy()
 
     functions = (sample, update_discriminator, update_generator)
-    return with_step(*map(waiting, functions))
+    return with_step(*map(waiting, functions)) | TENSORFLOW_PEAK
 
 
 def with_step(sample, update_discriminator, update_generator) -> Parts:
