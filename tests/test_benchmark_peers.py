@@ -8,6 +8,7 @@ import importlib.util
 import subprocess
 import sys
 import textwrap
+import types
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,7 @@ def compare(*flags):
 def serve():
     """Serves with ours replaced by parts of nothing."""
     parts = dict.fromkeys(benchmark_peers.PARTS, int)
+    parts |= benchmark_peers.TENSORFLOW_PEAK
     benchmark_peers.MAKERS["ours"] = lambda batch_size, changes: parts
     benchmark_peers.serve()
 
@@ -160,6 +162,23 @@ def test_mistakes_are_told_before_anything_starts(
     assert benchmark_peers.main([f"--milmor={milmor}", flag]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and sentence in line
+
+
+def test_a_gpu_is_waited_for_and_asked_for_its_memory():
+    calls = []
+    cuda = types.SimpleNamespace(
+        is_available=lambda: True,
+        synchronize=lambda: calls.append("wait"),
+        reset_peak_memory_stats=lambda: calls.append("reset"),
+        max_memory_allocated=lambda: 17,
+    )
+    torch = types.SimpleNamespace(cuda=cuda)
+    parts = {"step": lambda: calls.append("step")}
+    benchmark_peers.settling(parts, torch)["step"]()
+    peak = benchmark_peers.torch_peak(torch)
+    peak["reset"]()
+    assert calls == ["step", "wait", "reset"]
+    assert peak["memory"]() == 17
 
 
 def test_pytorch_is_asked_for(tmp_path, capsys, monkeypatch):
