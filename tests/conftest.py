@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import sys
 import tempfile
 
 import pytest
@@ -11,8 +12,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # As the command lines do, with which tests compare bit for bit.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-# On a GPU, float32 as the commands have it.
-os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def float32_is_not_tf32():
+    """On a GPU, float32 as the commands have it."""
+    # Tests that need TensorFlow have imported it by now.
+    if tensorflow := sys.modules.get("tensorflow"):
+        tensorflow.config.experimental.enable_tensor_float_32_execution(False)
 
 
 @pytest.fixture

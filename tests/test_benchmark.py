@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 from transgan_tf import benchmark
+from transgan_tf import benchmark_memory
 from transgan_tf.flops import step_flops
 from transgan_tf.presets import get_preset
 
@@ -108,3 +110,28 @@ def test_the_command_measures_all_parts():
     printed = subprocess.check_output(command, text=True)
     for title in ("forward, 2", "tor update, 2", "rator update, 2", "step: 1"):
         assert title in printed
+
+
+def test_a_gpus_memory_is_measured_where_there_is_one(monkeypatch):
+    peaks = {"GPU:0": 70}
+
+    def reset(device):
+        peaks[device] = 0
+
+    def info(device):
+        return {"current": 3, "peak": peaks[device]}
+
+    experimental = tf.config.experimental
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    monkeypatch.setattr(experimental, "reset_memory_stats", reset)
+    monkeypatch.setattr(experimental, "get_memory_info", info)
+    assert benchmark_memory.device_peak() == 70
+    benchmark_memory.reset_device_peak()
+    assert benchmark_memory.device_peak() == 0
+
+
+def test_without_a_gpu_it_is_the_processs():
+    peak = benchmark_memory.device_peak()
+    assert peak == benchmark_memory.resident("VmHWM") > 2**20
+    benchmark_memory.reset_device_peak()
+    assert benchmark_memory.device_peak() <= peak

@@ -108,7 +108,8 @@ def compare(*flags):
     rows = [
         [float(cell) for cell in line.strip("| ").split("|")[1:]]
         for line in done.stdout.splitlines()
-        if line.endswith("|") and line[2:].startswith(("gen", "disc", "step"))
+        if line.endswith("|")
+        and line[2:].startswith(("gen", "disc", "step", "peak"))
     ]
     return done.returncode, rows, done.stderr
 
@@ -127,9 +128,12 @@ def test_another_is_measured_beside_ours(peer, request):
     clone = request.getfixturevalue(peer)
     status, rows, errors = compare(f"--{peer}={clone}", "--batch_size=3")
     assert status == 0, errors
-    assert len(rows) == len(benchmark_peers.PARTS)
-    for ours, theirs, _ in rows:
+    *seconds, memory = rows
+    assert len(seconds) == len(benchmark_peers.PARTS)
+    for ours, theirs, _ in seconds:
         assert theirs > ours > 0
+    # GiB: Python with TensorFlow or PyTorch alone takes more than 0.1.
+    assert min(memory[:2]) > 0.1
 
 
 @pytest.mark.slow

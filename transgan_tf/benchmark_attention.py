@@ -26,7 +26,8 @@ class Arguments:
     """Measure memory and time of attentions over resolutions (Figure 8).
 
     Each is one attention of one image, its forward pass and its gradient, in a
-    process of its own. What would not fit into memory is left out.
+    process of its own. It is the process's memory that is measured, not a
+    GPU's, and what would not fit into it is left out.
 
     python -m transgan_tf.benchmark_attention --output=attention.png
     """

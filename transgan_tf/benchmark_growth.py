@@ -22,7 +22,8 @@ class Arguments:
     """Measure time and memory of a preset's generator, cut at each resolution.
 
     Each is a forward pass of one image through the stages up to that
-    resolution, in a process of its own. Weights are not counted.
+    resolution, in a process of its own. It is the process's memory that is
+    measured, not a GPU's, and weights are not counted.
 
     python -m transgan_tf.benchmark_growth --preset=celeba_hq
     """

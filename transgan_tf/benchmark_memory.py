@@ -34,7 +34,8 @@ Case = Literal["plain", "bfloat16", "rematerialized", "both", "accumulated"]
 class Arguments:
     """Compare a training step's peak memory, each case in its own process.
 
-    A step has one discriminator update here, since more take no more memory.
+    A step has one discriminator update here, since more take no more memory. It
+    is the process's memory that is measured, not a GPU's.
 
     python -m transgan_tf.benchmark_memory --preset=celeba_128 --batch_size=4
     """

@@ -31,10 +31,16 @@ from transgan_tf.configs import Config
 from transgan_tf.presets import get_preset
 
 PARTS = ("sampling", "discriminator", "generator", "step")
-Parts = dict[str, Callable[[], None]]
+# By name; `"memory"` returns bytes.
+Parts = dict[str, Callable[[], object]]
 # Of the CIFAR-10 recipe: discriminator updates of a step, and how many times
 # the discriminator's batch the generator's is.
 N_CRITIC, FACTOR = 4, 2
+# On a GPU both are at work, and TensorFlow would take all of its memory.
+ENVIRONMENT = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+}
 # What each implementation's process runs.
 CODE = "from transgan_tf import benchmark_peers; benchmark_peers.serve()"
 
@@ -172,7 +178,7 @@ class Turn:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | legacy,
+            env=os.environ | ENVIRONMENT | legacy,
         )
         self._send(json.dumps([name, options]))
 
@@ -333,6 +339,8 @@ def authors_networks(clone: str):
 
     if torch.cuda.is_available():
         torch.set_default_device("cuda")
+        # As ours: PyTorch leaves TF32 on for convolutions.
+        torch.backends.cudnn.allow_tf32 = False
     # They are written for an older PyTorch and for GPUs.
     torch.Tensor.get_device = lambda tensor: tensor.device
     shim("torch._six", container_abcs=collections.abc)

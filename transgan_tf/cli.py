@@ -151,7 +151,7 @@ def import_tensorflow_quietly() -> None:
             os.dup2(saved, 2)
             os.close(saved)
     # Else GPUs multiply float32 matrices in TF32, of 10 bits, and outputs miss
-    # the authors' by 3e-4 to 4e-3 of the largest instead of 1e-6.
+    # the authors' by 3e-4 to 4e-3 of the largest instead of below 1e-4.
     tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
