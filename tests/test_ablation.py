@@ -49,6 +49,15 @@ def test_rows_differ_from_the_one_before_as_in_the_papers_table():
     ]
 
 
+def test_all_rows_of_the_digits_learn_at_the_same_rates():
+    rates = {
+        (t.generator_learning_rate, t.discriminator_learning_rate)
+        for rows in ablation.TABLES.values()
+        for t in (ablation.base_config(row).training for row in rows)
+    }
+    assert rates == {(5e-4, 5e-4)}
+
+
 def test_augmentation_is_left_out_where_there_is_some():
     some = ("training.augmentation=color",)
     rows = configs("relative_position", "augmentation", assignments=some)
