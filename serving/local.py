@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from transgan_tf.checked import UserError
-from transgan_tf.processes import killed_with_this
+from transgan_tf.processes import tied
 
 _PLACES = re.compile(r"REST on (http://\S+), gRPC on (\S+)")
 
@@ -34,10 +34,7 @@ def served(model_dir, seconds: float = 300.0) -> Iterator[tuple[str, str]]:
     command += [f"--model_dir={model_dir}", "--rest_port=0", "--grpc_port=0"]
     command += ["--poll_seconds=0.1"]
     process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=killed_with_this(),
+        tied(command), stdout=subprocess.PIPE, text=True
     )
     try:
         yield _wait(process, seconds)

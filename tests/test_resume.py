@@ -45,7 +45,7 @@ def whole(tmp_path_factory):
     return folder
 
 
-def start(folder, *arguments, dataset="mnist", **options):
+def start(folder, *arguments, dataset="mnist"):
     words = [sys.executable, "-m", "tests.killed_run", folder, dataset]
     return subprocess.Popen(
         [*map(str, words), *map(str, arguments)],
@@ -53,13 +53,15 @@ def start(folder, *arguments, dataset="mnist", **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        **options,
     )
 
 
-def run(folder, *arguments, **options):
+def run(folder, *arguments, dataset="mnist", largest_file=None):
     """Runs until the process ends; returns its status and its output."""
-    process = start(folder, *arguments, **options)
+    process = start(folder, *arguments, dataset=dataset)
+    if largest_file is not None:
+        limits = (largest_file, largest_file)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
     output, _ = process.communicate(timeout=600)
     return process.returncode, output
 
@@ -375,15 +377,11 @@ def test_a_checkpoint_that_was_restored_is_not_written_again(gan, saved):
 # === A disk that is full ===
 
 
-def limit_files():
-    """Lets no file of a process grow to the size of a checkpoint."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-
 def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint(whole, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(folder / "checkpoints" / "step-000000012")
-    status, output = run(folder, STEPS, preexec_fn=limit_files)
+    # No file may grow to the size of a checkpoint.
+    status, output = run(folder, STEPS, largest_file=20_000)
     assert status == 1
     assert "goes on at step 10" in output
     sentence = f"error: the checkpoint {folder}/checkpoints/step-000000012 can"

@@ -15,7 +15,7 @@ from pipeline.orchestration.component import Artifact
 from pipeline.orchestration.component import ComponentError
 from transgan_tf import cli
 from transgan_tf.manifest import load_manifest
-from transgan_tf.processes import killed_with_this
+from transgan_tf.processes import tied
 
 # The model's name until the Pusher knows the folder that it goes to.
 NAME = "transgan"
@@ -76,9 +76,7 @@ def train(flags: list[str]) -> int:
     """
     with _held_signals() as pass_on_to:
         command = [sys.executable, "-m", "transgan_tf.train", *flags]
-        process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, preexec_fn=killed_with_this()
-        )
+        process = subprocess.Popen(tied(command), stderr=subprocess.PIPE)
         pass_on_to(process)
         with process.stderr:
             told = _copy(process.stderr)
