@@ -33,9 +33,7 @@ def served(model_dir, seconds: float = 300.0) -> Iterator[tuple[str, str]]:
     command = [sys.executable, "-m", "serving.server"]
     command += [f"--model_dir={model_dir}", "--rest_port=0", "--grpc_port=0"]
     command += ["--poll_seconds=0.1"]
-    process = subprocess.Popen(
-        tied(command), stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(tied(command), stdout=subprocess.PIPE, text=True)
     try:
         yield _wait(process, seconds)
     finally:

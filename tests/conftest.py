@@ -13,6 +13,14 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 # As the command lines do, with which tests compare bit for bit.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+# They begin first, so that no core waits for another one's at the end.
+LONGEST = (
+    "test_resume.py",
+    "test_training.py",
+    "test_gan.py",
+    "test_commands.py",
+)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def float32_is_not_tf32():
@@ -34,6 +42,10 @@ def empty_cache(tmp_path, monkeypatch):
     """Returns the library's folder in a cache of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "transgan_tf"
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def pytest_configure(config):
