@@ -60,6 +60,7 @@ FLOORS = (
         "convert",
         "curves",
         "evaluate",
+        "peers",
         "sample",
         "train",
     ),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from transgan_tf import benchmark_peers
+from transgan_tf import peers
 
 AUTHORS = """
 import torch
@@ -116,9 +117,9 @@ def compare(*flags):
 
 def serve():
     """Serves with ours replaced by parts of nothing."""
-    parts = dict.fromkeys(benchmark_peers.PARTS, int)
-    parts |= benchmark_peers.TENSORFLOW_PEAK
-    benchmark_peers.MAKERS["ours"] = lambda batch_size, changes: parts
+    parts = dict.fromkeys(peers.PARTS, int)
+    parts |= peers.TENSORFLOW_PEAK
+    peers.MAKERS["ours"] = lambda batch_size, changes: parts
     benchmark_peers.serve()
 
 
@@ -129,7 +130,7 @@ def test_another_is_measured_beside_ours(peer, request):
     status, rows, errors = compare(f"--{peer}={clone}", "--batch_size=3")
     assert status == 0, errors
     *seconds, memory = rows
-    assert len(seconds) == len(benchmark_peers.PARTS)
+    assert len(seconds) == len(peers.PARTS)
     for ours, theirs, _ in seconds:
         assert theirs > ours > 0
     # GiB: Python with TensorFlow or PyTorch alone takes more than 0.1.
@@ -178,8 +179,8 @@ def test_a_gpu_is_waited_for_and_asked_for_its_memory():
     )
     torch = types.SimpleNamespace(cuda=cuda)
     parts = {"step": lambda: calls.append("step")}
-    benchmark_peers.settling(parts, torch)["step"]()
-    peak = benchmark_peers.torch_peak(torch)
+    peers.settling(parts, torch)["step"]()
+    peak = peers.torch_peak(torch)
     peak["reset"]()
     assert calls == ["step", "wait", "reset"]
     assert peak["memory"]() == 17
@@ -200,13 +201,13 @@ def test_the_table():
 
 
 def test_ours_is_changed_to_compare_with_the_port():
-    changes = benchmark_peers.CHANGES["milmor"]
+    changes = peers.CHANGES["milmor"]
     flags = benchmark_peers.Arguments(
         precision="bfloat16",
         jit=False,
         assignments=("training.accumulation=2",),
     ).changes()
-    config = benchmark_peers.our_config(16, [*changes, *flags])
+    config = peers.our_config(16, [*changes, *flags])
     stages = config.discriminator.stages
     # 192 channels of the image at both scales.
     widths = [config.discriminator.embedding_width(n) for n in range(2)]

@@ -1,7 +1,5 @@
 """Against other implementations: `python -m transgan_tf.benchmark_peers`."""
 
-import argparse
-import collections.abc
 import contextlib
 import importlib.util
 import json
@@ -10,8 +8,6 @@ import statistics
 import subprocess
 import sys
 import time
-import types
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,22 +16,14 @@ from typing import Literal
 import tyro
 
 from transgan_tf import cli
-from transgan_tf.benchmark_memory import device_peak
-from transgan_tf.benchmark_memory import reset_device_peak
-from transgan_tf.benchmark_memory import reset_peak
-from transgan_tf.benchmark_memory import resident
+from transgan_tf import peers
 from transgan_tf.checked import UserError
 from transgan_tf.checked import require
 from transgan_tf.configs import PRECISIONS
-from transgan_tf.configs import Config
-from transgan_tf.presets import get_preset
+from transgan_tf.peers import FACTOR
+from transgan_tf.peers import N_CRITIC
+from transgan_tf.peers import PARTS
 
-PARTS = ("sampling", "discriminator", "generator", "step")
-# By name; `"memory"` returns bytes.
-Parts = dict[str, Callable[[], object]]
-# Of the CIFAR-10 recipe: discriminator updates of a step, and how many times
-# the discriminator's batch the generator's is.
-N_CRITIC, FACTOR = 4, 2
 # On a GPU both are at work, and TensorFlow would take all of its memory.
 ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -94,7 +82,7 @@ def act(arguments: Arguments) -> int:
     """Prints a table for each of the others."""
     others = [
         (name, getattr(arguments, name), changes)
-        for name, changes in CHANGES.items()
+        for name, changes in peers.CHANGES.items()
         if getattr(arguments, name) is not None
     ]
     if not others:
@@ -105,7 +93,7 @@ def act(arguments: Arguments) -> int:
         check(name, clone)
         changes = [*changes, *arguments.changes()]
         # Mistakes are told here, not by the process that would make them.
-        our_config(arguments.batch_size, changes)
+        peers.our_config(arguments.batch_size, changes)
         ours = {"batch_size": arguments.batch_size, "changes": changes}
         theirs = {"batch_size": arguments.batch_size, "clone": str(clone)}
         pair = {"ours": ("ours", ours), name: (name, theirs)}
@@ -215,257 +203,13 @@ def serve() -> None:
     # What the implementations print is not an answer.
     answers, sys.stdout = sys.stdout, sys.stderr
     name, options = json.loads(sys.stdin.readline())
-    parts = MAKERS[name](**options)
+    parts = peers.MAKERS[name](**options)
     for line in sys.stdin:
         part = line.strip()
         start = time.perf_counter()
         value = parts[part]()
         seconds = time.perf_counter() - start
         print(value if part == "memory" else seconds, file=answers, flush=True)
-
-
-TENSORFLOW_PEAK = {"reset": reset_device_peak, "memory": device_peak}
-
-# === Ours ===
-
-# What makes the CIFAR-10 networks those of another implementation.
-CHANGES = {
-    "authors": (),
-    "milmor": (
-        "generator.relative_position=false",
-        "discriminator.relative_position=false",
-        "discriminator.attention_noise=false",
-        "discriminator.stages.0.width=192",
-    ),
-}
-
-
-def our_parts(batch_size: int, changes: list[str]) -> Parts:
-    from transgan_tf.benchmark import make_parts
-
-    cli.import_tensorflow_quietly()
-    return make_parts(our_config(batch_size, changes)) | TENSORFLOW_PEAK
-
-
-def our_config(batch_size: int, changes: list[str]) -> Config:
-    recipe = (
-        f"training.batch_size={batch_size}",
-        f"training.generator_batch_factor={FACTOR}",
-        f"training.n_critic={N_CRITIC}",
-    )
-    config = get_preset("cifar10").config
-    return config.override([*recipe, *changes])
-
-
-# === The authors' ===
-
-
-def authors_parts(batch_size: int, clone: str) -> Parts:
-    """Returns the parts of the authors' PyTorch networks, by their recipe."""
-    torch, generator, discriminator = authors_networks(clone)
-    adam = {"lr": 1e-4, "betas": (0.0, 0.99)}
-    images = torch.tanh(torch.randn(batch_size, 3, 32, 32))
-
-    def make(count):
-        return generator(torch.randn(count, 256), 0)
-
-    def sample():
-        with torch.no_grad():
-            make(batch_size)
-
-    def penalty(fake):
-        share = torch.rand(batch_size, 1, 1, 1)
-        mixed = (share * images + (1 - share) * fake).requires_grad_(True)
-        judged = discriminator(mixed).sum()
-        (slopes,) = torch.autograd.grad(judged, mixed, create_graph=True)
-        return ((slopes.flatten(1).norm(2, dim=1) - 1) ** 2).mean()
-
-    def minimize(loss, network, optimizer):
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-
-    optimizers = [
-        torch.optim.Adam(network.parameters(), **adam)
-        for network in (discriminator, generator)
-    ]
-
-    def update_discriminator():
-        with torch.no_grad():
-            fake = make(batch_size)
-        real = discriminator(images).mean()
-        loss = discriminator(fake).mean() - real + 1e-3 * real**2
-        loss = loss + 10 * penalty(fake)
-        minimize(loss, discriminator, optimizers[0])
-
-    def update_generator():
-        loss = -discriminator(make(FACTOR * batch_size)).mean()
-        minimize(loss, generator, optimizers[1])
-
-    parts = with_step(sample, update_discriminator, update_generator)
-    return settling(parts, torch) | torch_peak(torch)
-
-
-def settling(parts: Parts, torch) -> Parts:
-    """Returns parts that also wait for the GPU, if there is one."""
-    if not torch.cuda.is_available():
-        return parts
-
-    def waiting(part):
-        return lambda: (part(), torch.cuda.synchronize())
-
-    return {name: waiting(part) for name, part in parts.items()}
-
-
-def torch_peak(torch) -> Parts:
-    """Returns what `TENSORFLOW_PEAK` has, of what PyTorch allocates."""
-    if not torch.cuda.is_available():
-        return {"reset": reset_peak, "memory": lambda: resident("VmHWM")}
-    cuda = torch.cuda
-    memory = cuda.max_memory_allocated
-    return {"reset": cuda.reset_peak_memory_stats, "memory": memory}
-
-
-def authors_networks(clone: str):
-    """Imports the authors' CIFAR-10 networks out of a clone.
-
-    Returns:
-        PyTorch, which makes tensors on the GPU from now on if there is one, the
-        generator and the discriminator, as `exps/cifar_train.py` configures
-        them.
-    """
-    import torch
-
-    if torch.cuda.is_available():
-        torch.set_default_device("cuda")
-        # As ours: PyTorch leaves TF32 on for convolutions.
-        torch.backends.cudnn.allow_tf32 = False
-    # They are written for an older PyTorch and for GPUs.
-    torch.Tensor.get_device = lambda tensor: tensor.device
-    shim("torch._six", container_abcs=collections.abc)
-    # What its `__init__` and these would import is for other networks.
-    shim("models_search", __path__=[str(Path(clone, "models_search"))])
-    shim("utils", __path__=[])
-    shim("utils.utils", make_grid=None, save_image=None)
-    sys.path.insert(0, clone)
-    from models_search import ViT_custom_rp
-    from models_search import ViT_custom_scale2_rp_noise
-
-    settings = argparse.Namespace(
-        img_size=32,
-        bottom_width=8,
-        gf_dim=1024,
-        g_depth="5,4,2",
-        g_norm="ln",
-        g_mlp=4,
-        g_act="gelu",
-        latent_dim=256,
-        latent_norm=False,
-        df_dim=384,
-        d_depth=3,
-        d_heads=4,
-        d_norm="ln",
-        d_mlp=4,
-        d_act="gelu",
-        d_window_size=8,
-        patch_size=2,
-        dropout=0,
-        diff_aug="translation,cutout,color",
-    )
-    generator = ViT_custom_rp.Generator(settings)
-    return torch, generator, ViT_custom_scale2_rp_noise.Discriminator(settings)
-
-
-def shim(name: str, **attributes) -> None:
-    """Puts a module with these attributes where `name` is imported from."""
-    module = types.ModuleType(name)
-    vars(module).update(attributes)
-    sys.modules[name] = module
-
-
-# === The TensorFlow port's ===
-
-
-def milmor_parts(batch_size: int, clone: str) -> Parts:
-    """Returns the parts of the TensorFlow port, compiled as it compiles."""
-    cli.import_tensorflow_quietly()
-    import tensorflow as tf
-
-    sys.path.insert(0, clone)
-    from model import Discriminator
-    from model import Generator
-
-    generator, discriminator = Generator(), Discriminator()
-    images = tf.tanh(tf.random.normal((batch_size, 32, 32, 3)))
-    optimizers = [tf.keras.optimizers.Adam(1e-4, 0.0, 0.99) for _ in range(2)]
-
-    def make(count):
-        latents = tf.random.normal((count, 256))
-        return generator(latents, training=True)[0]
-
-    def judge(images):
-        return discriminator(images, training=True)[0]
-
-    def minimize(loss, network, optimizer, tape):
-        weights = network.trainable_variables
-        gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, weights), 5.0)
-        optimizer.apply_gradients(zip(gradients, weights, strict=True))
-
-    def penalty(fake):
-        share = tf.random.uniform((batch_size, 1, 1, 1))
-        mixed = share * images + (1 - share) * fake
-        with tf.GradientTape() as tape:
-            tape.watch(mixed)
-            judged = judge(mixed)
-        slopes = tf.reshape(tape.gradient(judged, mixed), (batch_size, -1))
-        return tf.reduce_mean((tf.norm(slopes, axis=1) - 1.0) ** 2)
-
-    @tf.function
-    def sample():
-        return make(batch_size)
-
-    @tf.function
-    def update_discriminator():
-        fake = make(batch_size)
-        with tf.GradientTape() as tape:
-            real = tf.reduce_mean(judge(images))
-            loss = tf.reduce_mean(judge(fake)) - real + 1e-3 * real**2
-            loss += 10.0 * penalty(fake)
-        minimize(loss, discriminator, optimizers[0], tape)
-        return loss
-
-    @tf.function
-    def update_generator():
-        with tf.GradientTape() as tape:
-            loss = -tf.reduce_mean(judge(make(FACTOR * batch_size)))
-        minimize(loss, generator, optimizers[1], tape)
-        return loss
-
-    def waiting(function):
-        return lambda: function().numpy()
-
-    functions = (sample, update_discriminator, update_generator)
-    return with_step(*map(waiting, functions)) | TENSORFLOW_PEAK
-
-
-def with_step(sample, update_discriminator, update_generator) -> Parts:
-    """Returns the parts of a step by name, and the step made of them."""
-
-    def step():
-        for _ in range(N_CRITIC):
-            update_discriminator()
-        update_generator()
-
-    parts = (sample, update_discriminator, update_generator, step)
-    return dict(zip(PARTS, parts, strict=True))
-
-
-MAKERS = {
-    "ours": our_parts,
-    "authors": authors_parts,
-    "milmor": milmor_parts,
-}
 
 
 def main(argv=None) -> int:
