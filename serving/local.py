@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 from transgan_tf.checked import UserError
-from transgan_tf.processes import tied
+from transgan_tf.processes import tied_to_this
 
 _PLACES = re.compile(r"REST on (http://\S+), gRPC on (\S+)")
 
@@ -33,7 +33,9 @@ def served(model_dir, seconds: float = 300.0) -> Iterator[tuple[str, str]]:
     command = [sys.executable, "-m", "serving.server"]
     command += [f"--model_dir={model_dir}", "--rest_port=0", "--grpc_port=0"]
     command += ["--poll_seconds=0.1"]
-    process = subprocess.Popen(tied(command), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        tied_to_this(command), stdout=subprocess.PIPE, text=True
+    )
     try:
         yield _wait(process, seconds)
     finally:

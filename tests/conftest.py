@@ -13,13 +13,13 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 # As the command lines do, with which tests compare bit for bit.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-# They begin first, so that no core waits for another one's at the end.
-LONGEST = (
+# They begin first: one core would still run them when the others are done.
+LONGEST = {
     "test_resume.py",
     "test_training.py",
     "test_gan.py",
     "test_commands.py",
-)
+}
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from transgan_tf import benchmark
 from transgan_tf import benchmark_peers
 from transgan_tf import peers
 
@@ -117,7 +118,7 @@ def compare(*flags):
 
 def serve():
     """Serves with ours replaced by parts of nothing."""
-    parts = dict.fromkeys(peers.PARTS, int)
+    parts = dict.fromkeys(benchmark.PARTS, int)
     parts |= peers.TENSORFLOW_PEAK
     peers.MAKERS["ours"] = lambda batch_size, changes: parts
     benchmark_peers.serve()
@@ -130,7 +131,7 @@ def test_another_is_measured_beside_ours(peer, request):
     status, rows, errors = compare(f"--{peer}={clone}", "--batch_size=3")
     assert status == 0, errors
     *seconds, memory = rows
-    assert len(seconds) == len(peers.PARTS)
+    assert len(seconds) == len(benchmark.PARTS)
     for ours, theirs, _ in seconds:
         assert theirs > ours > 0
     # GiB: Python with TensorFlow or PyTorch alone takes more than 0.1.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -88,7 +89,9 @@ def standing_in(folder, monkeypatch, script):
     program = folder / "train.sh"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    monkeypatch.setattr(trainer.sys, "executable", str(program))
+    # In place of the module: what ties it is run by the interpreter.
+    interpreter = types.SimpleNamespace(executable=str(program))
+    monkeypatch.setattr(trainer, "sys", interpreter)
 
 
 @pytest.mark.parametrize(
@@ -111,11 +114,20 @@ def test_a_training_that_fails_is_told(
     assert script.startswith("kill") or capfd.readouterr().err
 
 
-@pytest.mark.parametrize("status", [130, 143])
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        ("exit 130", 130),
+        ("exit 143", 143),
+        # While it starts, a signal has its default action.
+        ("kill -INT $$", 130),
+        ("kill -TERM $$", 143),
+    ],
+)
 def test_a_training_that_was_stopped_is_not_exported(
-    status, examples, tmp_path, monkeypatch
+    script, status, examples, tmp_path, monkeypatch
 ):
-    standing_in(tmp_path, monkeypatch, f"exit {status}")
+    standing_in(tmp_path, monkeypatch, script)
     parts = split_config(smallest_config())
     with pytest.raises(SystemExit) as stopped:
         trainer.run(examples, None, tmp_path, tmp_path / "model", *parts)

@@ -17,12 +17,10 @@ import tyro
 
 from transgan_tf import cli
 from transgan_tf import peers
+from transgan_tf.benchmark import PARTS
 from transgan_tf.checked import UserError
 from transgan_tf.checked import require
 from transgan_tf.configs import PRECISIONS
-from transgan_tf.peers import FACTOR
-from transgan_tf.peers import N_CRITIC
-from transgan_tf.peers import PARTS
 
 # On a GPU both are at work, and TensorFlow would take all of its memory.
 ENVIRONMENT = {
@@ -139,8 +137,8 @@ def table(name: str, batch_size: int, seen: dict) -> str:
     titles = {
         "sampling": f"generator forward, {batch_size} images, s",
         "discriminator": f"discriminator update, {batch_size} images, s",
-        "generator": f"generator update, {FACTOR * batch_size} images, s",
-        "step": f"step: {N_CRITIC} of the one and one of the other, s",
+        "generator": f"generator update, {peers.FACTOR * batch_size} images, s",
+        "step": f"step: {peers.N_CRITIC} of the one and one of the other, s",
         "memory": "peak memory after compiling, GiB",
     }
     lines = [f"| | ours | {name} | {name} / ours |", "|---|---|---|---|"]

@@ -1,7 +1,7 @@
 """Parts of a training step, of ours and of other implementations, to be timed.
 
-Each is a dict of functions: `PARTS`, which run a part and wait for its end, and
-`"reset"` and `"memory"`, of the peak of the memory.
+Each is a dict of functions: those of `transgan_tf.benchmark.PARTS`, which run a
+part and wait for its end, and `"reset"` and `"memory"`, of the memory's peak.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from transgan_tf import cli
+from transgan_tf.benchmark import make_parts
 from transgan_tf.benchmark_memory import device_peak
 from transgan_tf.benchmark_memory import reset_device_peak
 from transgan_tf.benchmark_memory import reset_peak
@@ -19,31 +20,37 @@ from transgan_tf.benchmark_memory import resident
 from transgan_tf.configs import Config
 from transgan_tf.presets import get_preset
 
-PARTS = ("sampling", "discriminator", "generator", "step")
 # By name; `"memory"` returns bytes.
 Parts = dict[str, Callable[[], object]]
 # Of the CIFAR-10 recipe: discriminator updates of a step, and how many times
 # the discriminator's batch the generator's is.
 N_CRITIC, FACTOR = 4, 2
-# The other numbers of that recipe, in both of the others: Adam's rate, beta 1
-# and beta 2, the norm that gradients are clipped to, the weights of penalty and
-# drift, and the latents' channels.
+# What else both peers take from it: Adam's rate, beta 1 and beta 2, the norm
+# that gradients are clipped to, the weights of penalty and drift, and the
+# latents' channels.
 RATE, BETAS, CLIP_NORM = 1e-4, (0.0, 0.99), 5.0
 PENALTY_WEIGHT, DRIFT_WEIGHT, LATENT_DIM = 10.0, 1e-3, 256
 TENSORFLOW_PEAK = {"reset": reset_device_peak, "memory": device_peak}
 
 
-def with_step(implementation) -> Parts:
-    """Returns the parts of a step by name, and the step made of them."""
-    one = implementation
+def with_step(peer) -> Parts:
+    """Returns a peer's parts by name, and the step made of them.
+
+    Args:
+        peer: has `sample`, `update_discriminator` and `update_generator`.
+    """
 
     def step():
         for _ in range(N_CRITIC):
-            one.update_discriminator()
-        one.update_generator()
+            peer.update_discriminator()
+        peer.update_generator()
 
-    parts = (one.sample, one.update_discriminator, one.update_generator, step)
-    return dict(zip(PARTS, parts, strict=True))
+    return {
+        "sampling": peer.sample,
+        "discriminator": peer.update_discriminator,
+        "generator": peer.update_generator,
+        "step": step,
+    }
 
 
 # === Ours ===
@@ -61,8 +68,6 @@ CHANGES = {
 
 
 def our_parts(batch_size: int, changes: list[str]) -> Parts:
-    from transgan_tf.benchmark import make_parts
-
     cli.import_tensorflow_quietly()
     return make_parts(our_config(batch_size, changes)) | TENSORFLOW_PEAK
 
@@ -111,12 +116,15 @@ def authors_parts(batch_size: int, clone: str) -> Parts:
         torch.set_default_device("cuda")
         # As ours: PyTorch leaves TF32 on for convolutions.
         torch.backends.cudnn.allow_tf32 = False
-    parts = with_step(Authors(torch, batch_size, *authors_networks(clone)))
-    return settling(parts, torch) | torch_peak(torch)
+    peer = Authors(batch_size, *authors_networks(clone))
+    return settling(with_step(peer), torch) | torch_peak(torch)
 
 
 def authors_networks(clone: str) -> tuple:
-    """Imports the authors' CIFAR-10 generator and discriminator."""
+    """Makes the authors' CIFAR-10 generator and discriminator.
+
+    On PyTorch's default device.
+    """
     import torch
 
     # They are written for an older PyTorch and for GPUs.
@@ -145,15 +153,17 @@ def shim(name: str, **attributes) -> None:
 class Authors:
     """The authors' PyTorch networks, trained by their recipe."""
 
-    def __init__(self, torch, batch_size, generator, discriminator):
+    def __init__(self, batch_size, generator, discriminator):
+        import torch
+
         self.torch = torch
         self.batch_size = batch_size
         self.generator, self.discriminator = generator, discriminator
         self.images = torch.tanh(torch.randn(batch_size, 3, 32, 32))
-        self.optimizers = [
+        self.generator_optimizer, self.discriminator_optimizer = (
             torch.optim.Adam(network.parameters(), lr=RATE, betas=BETAS)
             for network in (generator, discriminator)
-        ]
+        )
 
     def sample(self):
         with self.torch.no_grad():
@@ -164,12 +174,12 @@ class Authors:
         real = self.discriminator(self.images).mean()
         loss = self.discriminator(fake).mean() - real + DRIFT_WEIGHT * real**2
         loss = loss + PENALTY_WEIGHT * self._penalty(fake)
-        self._minimize(loss, self.discriminator, self.optimizers[1])
+        self._minimize(loss, self.discriminator, self.discriminator_optimizer)
 
     def update_generator(self):
         fake = self._make(FACTOR * self.batch_size)
         loss = -self.discriminator(fake).mean()
-        self._minimize(loss, self.generator, self.optimizers[0])
+        self._minimize(loss, self.generator, self.generator_optimizer)
 
     def _make(self, count):
         return self.generator(self.torch.randn(count, LATENT_DIM), 0)
@@ -233,21 +243,19 @@ class Milmor:
         self.batch_size = batch_size
         self.generator, self.discriminator = generator, discriminator
         self.images = tf.tanh(tf.random.normal((batch_size, 32, 32, 3)))
-        self.optimizers = [
+        self.generator_optimizer, self.discriminator_optimizer = (
             tf.keras.optimizers.Adam(RATE, *BETAS) for _ in range(2)
-        ]
-        self.sample, self.update_discriminator, self.update_generator = (
-            self._compiled(part)
-            for part in (
-                lambda: self._make(batch_size),
-                self._update_discriminator,
-                self._update_generator,
-            )
         )
+        self.sample = self._compiled(self._sample)
+        self.update_discriminator = self._compiled(self._update_discriminator)
+        self.update_generator = self._compiled(self._update_generator)
 
     def _compiled(self, part):
         graph = self.tf.function(part)
         return lambda: graph().numpy()
+
+    def _sample(self):
+        return self._make(self.batch_size)
 
     def _update_discriminator(self):
         tf = self.tf
@@ -257,7 +265,9 @@ class Milmor:
             loss = tf.reduce_mean(self._judge(fake)) - real
             loss += DRIFT_WEIGHT * real**2
             loss += PENALTY_WEIGHT * self._penalty(fake)
-        self._minimize(loss, self.discriminator, self.optimizers[1], tape)
+        self._minimize(
+            loss, self.discriminator, self.discriminator_optimizer, tape
+        )
         return loss
 
     def _update_generator(self):
@@ -265,7 +275,7 @@ class Milmor:
         with tf.GradientTape() as tape:
             fake = self._make(FACTOR * self.batch_size)
             loss = -tf.reduce_mean(self._judge(fake))
-        self._minimize(loss, self.generator, self.optimizers[0], tape)
+        self._minimize(loss, self.generator, self.generator_optimizer, tape)
         return loss
 
     def _make(self, count):

@@ -6,13 +6,16 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+# Python ignores them, which the command would inherit.
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
-def tied(command: list[str]) -> list[str]:
-    """Returns the words of a child that dies when this thread does.
+def tied_to_this(command: list[str]) -> list[str]:
+    """Returns the command that runs another one, tied to this thread.
 
-    Also if this process is killed, and cannot tell the child. On Linux;
-    elsewhere the child is left to itself.
+    It is killed when the thread ends that starts it, also if this whole
+    process is killed and cannot tell it. On Linux; elsewhere it is left to
+    itself. Call this in the process that starts it.
 
     A small program ties itself and then becomes the command. As a `preexec_fn`
     the same would need a fork, in which gRPC starts threads that abort the
@@ -36,7 +39,9 @@ def main(argv: list[str]) -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         # It may have died meanwhile.
         if os.getppid() != int(parent):
-            os._exit(1)
+            sys.exit(1)
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_DFL)
     os.execvp(command[0], command)
 
 

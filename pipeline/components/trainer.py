@@ -15,7 +15,7 @@ from pipeline.orchestration.component import Artifact
 from pipeline.orchestration.component import ComponentError
 from transgan_tf import cli
 from transgan_tf.manifest import load_manifest
-from transgan_tf.processes import tied
+from transgan_tf.processes import tied_to_this
 
 # The model's name until the Pusher knows the folder that it goes to.
 NAME = "transgan"
@@ -76,11 +76,16 @@ def train(flags: list[str]) -> int:
     """
     with _held_signals() as pass_on_to:
         command = [sys.executable, "-m", "transgan_tf.train", *flags]
-        process = subprocess.Popen(tied(command), stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            tied_to_this(command), stderr=subprocess.PIPE
+        )
         pass_on_to(process)
         with process.stderr:
             told = _copy(process.stderr)
         status = process.wait()
+    if status in (-signal.SIGINT, -signal.SIGTERM):
+        # Told before its handlers stood, it had done nothing yet.
+        status = 128 - status
     if status in (cli.DONE, cli.INTERRUPTED, 128 + signal.SIGTERM):
         return status
     raise ComponentError(_why(status, told.decode(errors="replace")))
