@@ -202,6 +202,20 @@ def test_a_signal_ends_the_ablation_with_the_runs_status(tmp_path, monkeypatch):
     assert not statuses
 
 
+def test_a_run_that_a_signal_ends_at_its_start_ends_the_ablation(
+    tmp_path, monkeypatch
+):
+    started = []
+
+    def words(run):
+        started.append(run)
+        return ["sh", "-c", "kill -TERM $$"]
+
+    monkeypatch.setattr(ablate, "command", words)
+    assert ablate.main([f"--output_dir={tmp_path}", "--steps=4"]) == 143
+    assert len(started) == 1
+
+
 def test_a_dataset_that_is_not_there_is_told_once(tmp_path, capsys):
     folder = tmp_path / "none"
     flags = ["--dataset=cats", "--preset=celeba_64", f"--output_dir={folder}"]

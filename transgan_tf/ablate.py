@@ -17,6 +17,8 @@ from transgan_tf import cli
 from transgan_tf.checked import UserError
 from transgan_tf.checked import require_choice
 from transgan_tf.configs import Config
+from transgan_tf.processes import shell_status
+from transgan_tf.processes import tied_to_this
 from transgan_tf.train import Arguments as Training
 
 Row = Literal[tuple(row for rows in ablation.TABLES.values() for row in rows)]
@@ -184,15 +186,15 @@ def command(run: Training) -> list[str]:
 
 
 def train(run: Training) -> int:
-    """Trains a run in a process of its own; returns its exit status.
+    """Trains a run in a process of its own; returns its `shell_status`.
 
     Ctrl-C reaches both processes, and SIGTERM is passed on: the run saves, and
     this one waits for it.
     """
-    process = subprocess.Popen(command(run))
+    process = subprocess.Popen(tied_to_this(command(run)))
     before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
-        return process.wait()
+        return shell_status(process.wait())
     except KeyboardInterrupt:
         process.wait()
         return cli.INTERRUPTED

@@ -27,6 +27,15 @@ def tied_to_this(command: list[str]) -> list[str]:
     return [sys.executable, "-m", __name__, str(os.getpid()), *command]
 
 
+def shell_status(status: int) -> int:
+    """Returns a child's status as shells have it: 128 + n after signal n.
+
+    Args:
+        status: of `subprocess.Popen.wait`, -n after signal n.
+    """
+    return status if status >= 0 else 128 - status
+
+
 def main(argv: list[str]) -> None:
     """Ties this process to its parent and becomes a command.
 

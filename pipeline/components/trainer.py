@@ -15,6 +15,7 @@ from pipeline.orchestration.component import Artifact
 from pipeline.orchestration.component import ComponentError
 from transgan_tf import cli
 from transgan_tf.manifest import load_manifest
+from transgan_tf.processes import shell_status
 from transgan_tf.processes import tied_to_this
 
 # The model's name until the Pusher knows the folder that it goes to.
@@ -83,11 +84,9 @@ def train(flags: list[str]) -> int:
         with process.stderr:
             told = _copy(process.stderr)
         status = process.wait()
-    if status in (-signal.SIGINT, -signal.SIGTERM):
-        # Told before its handlers stood, it had done nothing yet.
-        status = 128 - status
-    if status in (cli.DONE, cli.INTERRUPTED, 128 + signal.SIGTERM):
-        return status
+    told_to_stop = (cli.INTERRUPTED, 128 + signal.SIGTERM)
+    if shell_status(status) in (cli.DONE, *told_to_stop):
+        return shell_status(status)
     raise ComponentError(_why(status, told.decode(errors="replace")))
 
 
