@@ -17,6 +17,7 @@ from transgan_tf import cli
 from transgan_tf.checked import UserError
 from transgan_tf.checked import require_choice
 from transgan_tf.configs import Config
+from transgan_tf.processes import TOLD_TO_STOP
 from transgan_tf.processes import shell_status
 from transgan_tf.processes import tied_to_this
 from transgan_tf.train import Arguments as Training
@@ -173,7 +174,7 @@ def train_all(cells: list[Cell]) -> int:
         title = ablation.title(cell.row, cell.config)
         print(f"{cell.training.run_dir}: {title}", flush=True)
         status = train(cell.training)
-        if status in (cli.INTERRUPTED, 128 + signal.SIGTERM):
+        if status in TOLD_TO_STOP:
             return status
     return cli.DONE
 

@@ -6,6 +6,8 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+# Of a child that was told to stop, as `shell_status`.
+TOLD_TO_STOP = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 # Python ignores them, which the command would inherit.
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ)
 

@@ -15,6 +15,7 @@ from pipeline.orchestration.component import Artifact
 from pipeline.orchestration.component import ComponentError
 from transgan_tf import cli
 from transgan_tf.manifest import load_manifest
+from transgan_tf.processes import TOLD_TO_STOP
 from transgan_tf.processes import shell_status
 from transgan_tf.processes import tied_to_this
 
@@ -84,8 +85,7 @@ def train(flags: list[str]) -> int:
         with process.stderr:
             told = _copy(process.stderr)
         status = process.wait()
-    told_to_stop = (cli.INTERRUPTED, 128 + signal.SIGTERM)
-    if shell_status(status) in (cli.DONE, *told_to_stop):
+    if shell_status(status) in (cli.DONE, *TOLD_TO_STOP):
         return shell_status(status)
     raise ComponentError(_why(status, told.decode(errors="replace")))
 
